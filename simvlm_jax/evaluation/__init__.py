@@ -1,0 +1,1 @@
+"""Scorers: predictions and references in, a dictionary of numbers out."""
