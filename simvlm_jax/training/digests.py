@@ -1,0 +1,76 @@
+"""A manifest of every array in a checkpoint: shape, dtype and a digest of its bits.
+
+Orbax keeps no checksum of array data, so a flipped bit on disk would come back as a wrong number
+with no complaint. A digest here is the sum over all elements of bits * (2 * position + 1) modulo
+2^32. The odd factors make every single flipped bit visible, and a sum of integers does not depend
+on how an array is laid out over devices.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def name(path: tuple) -> str:
+    """Writes the path of a leaf as "outer/inner/name"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def paths(tree: Any) -> dict[str, Any]:
+    """Flattens a pytree into {"outer/inner/name": leaf}, in the tree's own order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {name(path): leaf for path, leaf in leaves}
+
+
+def digest(array: jax.Array) -> jax.Array:
+    """Sums up the bits of an array.
+
+    Args:
+        array: Of any shape and a dtype of at most 32 bits.
+
+    Returns:
+        uint32 scalar.
+    """
+    array = jnp.asarray(array)
+    if array.dtype == jnp.bool_:
+        array = array.astype(jnp.uint8)
+    bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f"uint{8 * array.dtype.itemsize}"))
+    position = jnp.zeros(array.shape, jnp.uint32)
+    for axis, size in enumerate(array.shape):
+        position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(
+            jnp.uint32, array.shape, axis
+        )
+    return jnp.sum(bits.astype(jnp.uint32) * (2 * position + 1), dtype=jnp.uint32)
+
+
+_digests = jax.jit(lambda tree: jax.tree.map(digest, tree))
+
+
+def layout(tree: Any) -> dict[str, dict]:
+    """Describes the leaves of a pytree of arrays or shapes: {path: {"shape", "dtype"}}."""
+    return {
+        path: {"shape": list(leaf.shape), "dtype": np.dtype(leaf.dtype).name}
+        for path, leaf in paths(tree).items()
+    }
+
+
+def manifest(tree: Any) -> dict[str, dict]:
+    """Describes the arrays of a pytree: {path: {"shape", "dtype", "digest"}}, JSON types only."""
+    values = paths(jax.device_get(_digests(tree)))
+    return {path: entry | {"digest": int(values[path])} for path, entry in layout(tree).items()}
+
+
+def first_difference(found: Mapping[str, dict], wanted: Mapping[str, dict]) -> str | None:
+    """Says in a few words where two layouts or manifests differ first, or None."""
+    for path in [*wanted, *found]:
+        if path not in found:
+            return f"{path} is not in it"
+        if path not in wanted:
+            return f"it also has {path}"
+        for key, value in wanted[path].items():
+            if found[path].get(key) != value:
+                return f"{path} has {key} {found[path].get(key)} in it, not {value}"
+    return None

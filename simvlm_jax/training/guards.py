@@ -1,0 +1,93 @@
+"""What stops a run early: a loss that is no number any more, and a polite request to end."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from simvlm_jax.errors import UserError
+
+
+class NonFiniteError(UserError):
+    """The loss, a gradient or a parameter became infinite or not a number."""
+
+
+class FiniteGuard:
+    """Watches losses and gradient norms on the device and looks at them only when asked.
+
+    Looking at every step would make the host wait for the device; so the run may go on for some
+    steps after a bad one, but `check` stands before every save and no bad state is ever written.
+    """
+
+    def __init__(self) -> None:
+        """Starts with nothing to look at."""
+        self._pending: list[tuple[int, jax.Array, jax.Array]] = []
+
+    def watch(self, step: int, loss: jax.Array, gradient_norm: jax.Array) -> None:
+        """Notes two float32 scalars of a step without waiting for them."""
+        self._pending.append((step, loss, gradient_norm))
+
+    def check(self, last_good: Callable[[], str], params: Any = None) -> None:
+        """Looks at everything noted since the last check, and at `params` where given.
+
+        Args:
+            last_good: Says which checkpoint is the last good one, for the sentence.
+            params: A pytree of arrays that is about to be saved.
+
+        Raises:
+            NonFiniteError: With the first bad step.
+        """
+        pending, self._pending = jax.device_get(self._pending), []
+        trouble = None
+        for step, loss, norm in reversed(pending):
+            if not np.isfinite(norm):
+                trouble = f"The norm of the gradient became {norm} at step {step}"
+            if not np.isfinite(loss):
+                trouble = f"The loss became {loss} at step {step}"
+        if trouble is None and params is not None and not _all_finite(params):
+            trouble = "A parameter became infinite or not a number"
+        if trouble:
+            raise NonFiniteError(
+                f"{trouble}: lower the learning rate or clip gradients; {last_good()}."
+            )
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+class Termination:
+    """A context in which SIGTERM only sets the flag `requested`, to be polled once a step.
+
+    The former handler comes back at the end. Python takes signal handlers in its main thread
+    alone; in any other thread this context does nothing.
+    """
+
+    requested = False
+
+    def __enter__(self) -> "Termination":
+        """Takes SIGTERM over."""
+        self._in_main_thread = threading.current_thread() is threading.main_thread()
+        if self._in_main_thread:
+            self._former = signal.signal(signal.SIGTERM, self._request)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Gives SIGTERM back."""
+        if self._in_main_thread:
+            signal.signal(signal.SIGTERM, self._former or signal.SIG_DFL)
+
+    def exit(self, step: int) -> SystemExit:
+        """Says that the run ends early and returns what ends it, with exit code 0."""
+        print(f"Stopped by SIGTERM after step {step}; run again to go on.", file=sys.stderr)
+        return SystemExit(0)
+
+    def _request(self, _: int, __: FrameType | None) -> None:
+        self.requested = True

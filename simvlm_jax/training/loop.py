@@ -1,0 +1,159 @@
+"""The training loop. It knows steps, devices and folders, and nothing of the model it trains.
+
+One step, in this order:
+  1. take the batch that a thread has prepared and put on the devices, and let it prepare the next;
+  2. dispatch the step: loss and gradients with the step's own dropout key, the optimizer's update;
+  3. note the metrics, the loss and the gradient's norm, which stay on the devices;
+  4. wait for the step before this one, so that the host is never more than one step ahead;
+  5. at a log point, after the first step, at the end: fetch and check what was noted, report it;
+  6. at a checkpoint, at the end and after SIGTERM: check the parameters, save in the background.
+After SIGTERM the run then leaves with exit code 0, once the save is done.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from simvlm_jax.errors import UserError
+from simvlm_jax.training import devices, folder
+from simvlm_jax.training.checkpoints import Checkpoints
+from simvlm_jax.training.guards import FiniteGuard, Termination
+from simvlm_jax.training.progress import Progress
+from simvlm_jax.training.state import Partition, TrainState, abstract_state, create_state
+
+
+def train(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    stream: Any,
+    model_dir: str | Path,
+    total_steps: int,
+    seed: int = 0,
+    checkpoint_every: int = 1000,
+    log_every: int = 50,
+    keep: int = 3,
+    extra_files: Mapping[str, bytes] | None = None,
+    initial_params: Any = None,
+    partition: Partition | None = None,
+    tensorboard: bool = True,
+) -> TrainState:
+    """Trains to `total_steps` in a folder, from where its newest checkpoint stands.
+
+    Bit for bit, a resumed run is the uninterrupted one. A finished folder only returns its state.
+
+    Args:
+        model: Offers `loss_fn`, `get_initial_variables` and `train_flops`.
+        optimizer: Any optax transform.
+        stream: Offers `batches(start_step)`, `input_shapes` and `input_types`; the first axis of
+            every leaf is shared out over the local devices.
+        model_dir: The run's folder.
+        total_steps: Batches in the whole run, the resumed part included.
+        seed: Of the initial parameters and of dropout.
+        checkpoint_every: Steps between checkpoints; the last step always has one.
+        log_every: Steps between reports; a start's first step and the last step always have one.
+        keep: How many of the newest checkpoints stay.
+        extra_files: Files for the folder by name; `folder.FIXED_FILES` must not change later.
+        initial_params: Start from these instead of the model's own initial parameters.
+        partition: How parameters lie on the devices; None puts a copy of all on each.
+        tensorboard: Writes TensorBoard events too.
+
+    Raises:
+        UserError: If the groups do not divide over the devices, the folder belongs to another
+            configuration or is past `total_steps`, or a loss is not finite.
+        SystemExit: With code 0, after SIGTERM.
+    """
+    mesh = devices.local_mesh()
+    devices.require_divisible(stream.input_shapes, mesh.size)
+    target = abstract_state(model, optimizer, stream, mesh, partition)
+    with Checkpoints(model_dir, keep) as checkpoints:
+        state = _restore(checkpoints, target, Path(model_dir), total_steps, extra_files or {})
+        if state is None:
+            state = create_state(model, optimizer, stream, target, seed, initial_params)
+        if (start := int(state.step)) < total_steps:
+            step_function = compile_step(model, optimizer, target, mesh, seed)
+            flops = model.train_flops(stream.input_shapes)
+            batches = devices.prefetch(stream.batches(start), total_steps - start, mesh)
+            with (
+                Progress(Path(model_dir), start, total_steps, flops, tensorboard) as progress,
+                contextlib.closing(batches),
+            ):
+                periods = {"checkpoint_every": checkpoint_every, "log_every": log_every}
+                state = _run(step_function, state, batches, checkpoints, progress, **periods)
+    return state
+
+
+def compile_step(
+    model: Any, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh, seed: int
+) -> Callable:
+    """Compiles (state, batch) -> (state, loss, gradient's norm, metrics), donating the state."""
+
+    def step(state: TrainState, batch: dict) -> tuple:
+        dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
+        value_and_gradient = jax.value_and_grad(model.loss_fn, has_aux=True)
+        (loss, metrics), gradient = value_and_gradient(state.params, batch, dropout_key)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        state = TrainState(state.step + 1, params, opt_state)
+        return state, loss, optax.tree.norm(gradient), metrics
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    everywhere = devices.replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(shardings, devices.by_group(mesh)),
+        out_shardings=(shardings, everywhere, everywhere, everywhere),
+        donate_argnums=0,
+    )
+
+
+def _run(
+    step_function: Callable,
+    state: TrainState,
+    batches: Iterator[dict],
+    checkpoints: Checkpoints,
+    progress: Progress,
+    checkpoint_every: int,
+    log_every: int,
+) -> TrainState:
+    guard, previous, start, last = FiniteGuard(), None, progress.start, progress.total
+    with Termination() as termination:
+        for step, batch in enumerate(batches, start + 1):
+            state, loss, norm, metrics = step_function(state, batch)
+            guard.watch(step, loss, norm)
+            progress.add(metrics)
+            jax.block_until_ready(previous)
+            previous = loss
+            stopping = termination.requested
+            if stopping or step in (start + 1, last) or step % log_every == 0:
+                guard.check(checkpoints.last_good)
+                progress.report(step)
+            if stopping or step == last or step % checkpoint_every == 0:
+                guard.check(checkpoints.last_good, state.params)
+                checkpoints.save(state)
+            if stopping and step < last:
+                raise termination.exit(step)
+    return state
+
+
+def _restore(
+    checkpoints: Checkpoints,
+    target: TrainState,
+    model_dir: Path,
+    total_steps: int,
+    extra_files: Mapping[str, bytes],
+) -> TrainState | None:
+    if checkpoints.steps():
+        folder.require_same_files(model_dir, extra_files)
+    state = checkpoints.restore_latest(target)
+    if state is not None and (step := int(state.step)) > total_steps:
+        raise UserError(
+            f"total_steps={total_steps} lies behind the checkpoint of step {step} in {model_dir}: "
+            f"set it to {step} or more, or use another model_dir."
+        )
+    folder.write_files(model_dir, extra_files)
+    return state

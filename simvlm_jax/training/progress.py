@@ -1,0 +1,145 @@
+"""What a run tells while it goes: a line, TensorBoard's events, and two files for reports.
+
+`losses.jsonl` has one line per log point, {"step", "loss", ...}: the means over the steps since the
+line before. `training.json` has {"steps", "total_steps", "seconds"}, where the seconds are those of
+all starts of this run together.
+"""
+
+import functools
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from simvlm_jax.training.folder import write_atomic
+
+COUNTS = ("examples", "tokens")  # metrics that count; they are told as rates
+
+
+class Progress:
+    """Gathers metrics on the device and reports them at log points, as a context."""
+
+    def __init__(
+        self,
+        model_dir: Path,
+        start: int,
+        total: int,
+        flops_per_step: float,
+        tensorboard: bool = True,
+    ) -> None:
+        """Opens the run's records and forgets what they say of steps beyond the start.
+
+        Args:
+            model_dir: The run's folder.
+            start: The step that was restored, or 0.
+            total: The run's last step.
+            flops_per_step: Floating-point operations of a step, forward and backward.
+            tensorboard: Writes events to model_dir/tensorboard too.
+        """
+        self.start, self.total = start, total
+        self._folder, self._flops = model_dir, flops_per_step
+        self._pending: list[dict] = []
+        self._former_seconds = _former_seconds(model_dir / "training.json")
+        self._losses = model_dir / "losses.jsonl"
+        _forget(self._losses, start)
+        self._writer = _summary_writer(model_dir / "tensorboard") if tensorboard else None
+        self._began = self._reported = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Closes TensorBoard's file."""
+        if self._writer:
+            self._writer.close()
+
+    def add(self, metrics: dict) -> None:
+        """Notes the clu metrics of one step without waiting for them."""
+        self._pending.append(metrics)
+
+    def report(self, step: int) -> None:
+        """Merges what was noted since the last report and tells it everywhere."""
+        pending, self._pending = jax.device_get(self._pending), []
+        now = time.monotonic()
+        seconds, self._reported = now - self._reported, now
+        merged = functools.reduce(
+            lambda left, right: {name: left[name].merge(right[name]) for name in left}, pending
+        )
+        values = {name: float(metric.compute()) for name, metric in merged.items()}
+        counts = [name for name in COUNTS if name in values]
+        rates = {f"{name}_per_second": values.pop(name) / seconds for name in counts}
+        rates["flops_per_second"] = len(pending) * self._flops / seconds
+        remaining = (self.total - step) * seconds / len(pending)
+        print(progress_line(step, self.total, values, rates, remaining), file=sys.stderr)
+        with self._losses.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        record = {
+            "steps": step,
+            "total_steps": self.total,
+            "seconds": round(self._former_seconds + now - self._began, 3),
+        }
+        write_atomic(self._folder / "training.json", json.dumps(record).encode())
+        if self._writer:
+            self._writer.write_scalars(step, values | rates)
+            self._writer.flush()
+
+
+def progress_line(step: int, total: int, values: dict, rates: dict, remaining: float) -> str:
+    """Writes one line, e.g. "step 120/2000  loss 2.314  acc 0.41  412 examples/s  eta 3m12s".
+
+    Args:
+        step: The current step.
+        total: The last step.
+        values: Means by name; `loss` and `accuracy` are shown where present.
+        rates: Per second, by name; those of examples, tokens and operations are shown.
+        remaining: Seconds to go.
+    """
+    parts = [f"step {step}/{total}"]
+    if "loss" in values:
+        parts.append(f"loss {values['loss']:.3f}")
+    if "accuracy" in values:
+        parts.append(f"acc {values['accuracy']:.2f}")
+    for name in COUNTS:
+        if f"{name}_per_second" in rates:
+            parts.append("{}{} {}/s".format(*_scaled(rates[f"{name}_per_second"]), name))
+    parts.append("{} {}FLOP/s".format(*_scaled(rates["flops_per_second"])))
+    return "  ".join([*parts, f"eta {_duration(remaining)}"])
+
+
+def _scaled(value: float) -> tuple[str, str]:
+    prefixes = ["", "k", "M", "G", "T", "P"]
+    while value >= 999.5 and len(prefixes) > 1:
+        value /= 1000
+        prefixes.pop(0)
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}", prefixes[0]
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def _former_seconds(path: Path) -> float:
+    return json.loads(path.read_bytes())["seconds"] if path.exists() else 0.0
+
+
+def _forget(losses: Path, start: int) -> None:
+    """Drops the lines of steps that will be trained again, and a line that a kill cut short."""
+    if not losses.exists():
+        return
+    lines = losses.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
+    write_atomic(losses, "".join(kept).encode())
+
+
+def _summary_writer(folder: Path) -> Any:
+    from clu.metric_writers import SummaryWriter  # brings TensorFlow, seconds to import
+
+    return SummaryWriter(str(folder))

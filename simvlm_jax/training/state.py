@@ -1,0 +1,117 @@
+"""What a training step reads and writes, as one pytree, and how it begins."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from simvlm_jax.errors import UserError
+from simvlm_jax.training import devices, digests
+
+# (mesh, params_axes, shapes of the parameters) -> a tree of shardings like the parameters
+Partition = Callable[[Mesh, Any, Any], Any]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """The whole of a run: with the seed and the step, everything else follows.
+
+    Attributes:
+        step: int32 scalar, the number of batches that were trained on.
+        params: The model's parameters.
+        opt_state: The optax state that belongs to them.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def first_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Makes the state of step 0; its buffers are its own, so that it can be donated."""
+    params = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
+
+
+def abstract_state(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    stream: Any,
+    mesh: Mesh,
+    partition: Partition | None = None,
+) -> TrainState:
+    """Works out shapes, dtypes and shardings of the state, without making any array.
+
+    Args:
+        model: Offers `get_initial_variables`.
+        optimizer: Any optax transform; those of its arrays that mirror the parameters are sharded
+            as they are.
+        stream: Offers `input_shapes` and `input_types`.
+        mesh: The devices.
+        partition: How the parameters lie on the devices; None puts a copy of all on each.
+
+    Returns:
+        A state whose leaves are `jax.ShapeDtypeStruct` with a sharding.
+    """
+    variables = jax.eval_shape(lambda: _variables(model, stream, 0))
+    params = variables["params"]
+    state = jax.eval_shape(lambda tree: first_state(tree, optimizer), params)
+    everywhere = devices.replicated(mesh)
+    if partition is None:
+        shardings = jax.tree.map(lambda _: everywhere, params)
+    else:
+        shardings = partition(mesh, variables["params_axes"], params)
+    opt_shardings = optax.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        state.opt_state,
+        shardings,
+        transform_non_params=lambda _: everywhere,
+    )
+    shardings = TrainState(everywhere, shardings, opt_shardings)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        shardings,
+    )
+
+
+def create_state(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    stream: Any,
+    target: TrainState,
+    seed: int,
+    initial_params: Any = None,
+) -> TrainState:
+    """Makes the arrays of step 0 where they belong.
+
+    Args:
+        model: Offers `get_initial_variables`.
+        optimizer: Any optax transform.
+        stream: Offers `input_shapes` and `input_types`.
+        target: What `abstract_state` returned.
+        seed: Of the initial parameters.
+        initial_params: Take these instead of the model's own.
+
+    Raises:
+        UserError: If `initial_params` have other names or shapes than the model's.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    if initial_params is None:
+        make = lambda: first_state(_variables(model, stream, seed)["params"], optimizer)  # noqa: E731
+        return jax.jit(make, out_shardings=shardings)()
+    found, wanted = digests.layout(initial_params), digests.layout(target.params)
+    difference = digests.first_difference(found, wanted)
+    if difference:
+        raise UserError(f"The initial parameters are those of another model: {difference}.")
+    make = jax.jit(lambda params: first_state(params, optimizer), out_shardings=shardings)
+    return make(initial_params)
+
+
+def _variables(model: Any, stream: Any, seed: int) -> Any:
+    key = jax.random.key(seed)
+    return model.get_initial_variables(key, stream.input_shapes, stream.input_types)

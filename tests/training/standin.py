@@ -1,0 +1,157 @@
+"""A tiny model and a tiny stream that obey the protocols of the loop, and a run of them.
+
+As a program it is one run in a process of its own: `python standin.py '{"model_dir": ...}'`, with
+the arguments of `run`; it prints the number of devices.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import metrics
+from flax.linen.partitioning import AxisMetadata
+
+from simvlm_jax.training import checkpoints, loop, optimizers
+
+GROUPS, PAIRS, FEATURES, HIDDEN, CLASSES = 8, 2, 6, 5, 4
+
+
+@flax.struct.dataclass
+class Count(metrics.Metric):
+    total: jax.Array
+
+    def merge(self, other):
+        return Count(self.total + other.total)
+
+    def compute(self):
+        return self.total
+
+
+class Model:
+    """Embedding, one hidden layer with dropout, softmax; the loss is a sum over a constant."""
+
+    def __init__(self, dropout=0.5, poison_at=None):
+        self.dropout, self.poison_at = dropout, poison_at
+
+    def get_initial_variables(self, rng, input_shapes, input_types=None):
+        keys = jax.random.split(rng, 3)
+        params = {
+            "table": {"embedding": jax.random.normal(keys[0], (FEATURES, HIDDEN))},
+            "hidden": {
+                "kernel": jax.random.normal(keys[1], (HIDDEN, HIDDEN)),
+                "bias": jnp.zeros(HIDDEN),
+            },
+            "head": {"kernel": jax.random.normal(keys[2], (HIDDEN, CLASSES))},
+        }
+        axes = {
+            "table": {"embedding_axes": AxisMetadata(("vocab", "embed"))},
+            "hidden": {
+                "kernel_axes": AxisMetadata(("embed", "mlp")),
+                "bias_axes": AxisMetadata(("mlp",)),
+            },
+            "head": {"kernel_axes": AxisMetadata(("embed", "vocab"))},
+        }
+        return {"params": params, "params_axes": axes}
+
+    def loss_fn(self, params, batch, dropout_rng):
+        x = params["table"]["embedding"][batch["inputs"]]
+        x = jax.nn.relu(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+        if dropout_rng is not None and self.dropout:
+            x = jnp.where(jax.random.bernoulli(dropout_rng, self.dropout, x.shape), x, 0.0)
+        logits = jax.nn.log_softmax(x @ params["head"]["kernel"])
+        losses = -jnp.take_along_axis(logits, batch["targets"][..., None], -1)[..., 0]
+        losses = losses * batch["weights"]
+        hits = (logits.argmax(-1) == batch["targets"]).astype(jnp.float32)
+        count = jnp.float32(losses.size)
+        return losses.sum() / losses.size, {
+            "loss": metrics.Average(total=losses.sum(), count=count),
+            "accuracy": metrics.Average(total=hits.sum(), count=count),
+            "examples": Count(count),
+            "tokens": Count(3 * count),
+        }
+
+    def train_flops(self, input_shapes):
+        return 6.0 * np.prod(input_shapes["inputs"]) * HIDDEN * (HIDDEN + CLASSES)
+
+
+class Stream:
+    """Batches that depend on the step alone; batch `poison_at` gives a loss that is no number,
+    and the process sends itself `signal_number` while it makes batch `signal_at`."""
+
+    def __init__(self, groups=GROUPS, poison_at=None, signal_at=None, signal_number=0, end=10**9):
+        self.groups, self.poison_at, self.end = groups, poison_at, end
+        self.signal_at, self.signal_number = signal_at, signal_number
+
+    @property
+    def input_shapes(self):
+        return {name: (self.groups, PAIRS) for name in ("inputs", "targets", "weights")}
+
+    @property
+    def input_types(self):
+        return {
+            "inputs": np.dtype("int32"),
+            "targets": np.dtype("int32"),
+            "weights": np.dtype("float32"),
+        }
+
+    def batch(self, step):
+        generator = np.random.default_rng([7, step])
+        inputs = generator.integers(0, FEATURES, (self.groups, PAIRS), np.int32)
+        weights = np.ones((self.groups, PAIRS), np.float32)
+        if step == self.poison_at:
+            weights[0, 0] = np.nan
+        return {"inputs": inputs, "targets": inputs % CLASSES, "weights": weights}
+
+    def batches(self, start_step):
+        for step in range(start_step, self.end):
+            if step == self.signal_at:
+                os.kill(os.getpid(), self.signal_number)
+            yield self.batch(step)
+
+
+def run(model_dir, total_steps=12, stream=None, model=None, optimizer=None, **settings):
+    """Trains the stand-in; `stream` and `optimizer` are the settings of either."""
+    settings = {"checkpoint_every": 4, "log_every": 3, "tensorboard": False, **settings}
+    optimizer = {"clip_norm": 1.0, "ema_decay": 0.9, "peak_learning_rate": 0.1, **(optimizer or {})}
+    return loop.train(
+        Model(**(model or {})),
+        optimizers.adamw(total_steps=optimizer.pop("schedule", 12), **optimizer),
+        Stream(**(stream or {})),
+        model_dir,
+        total_steps,
+        **settings,
+    )
+
+
+def losses(model_dir):
+    lines = (Path(model_dir) / "losses.jsonl").read_text().splitlines()
+    return {line["step"]: line["loss"] for line in map(json.loads, lines)}
+
+
+def kill_within_save(step):
+    """Lets the process kill itself once step's checkpoint is written and not yet renamed."""
+    from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath as Temporary
+
+    finalize = Temporary.finalize
+
+    def kill_or_finalize(self, *args, **kwargs):
+        if self.get_final().name == str(step):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return finalize(self, *args, **kwargs)
+
+    Temporary.finalize = kill_or_finalize
+
+
+if __name__ == "__main__":
+    arguments = json.loads(sys.argv[1])
+    if (killed_save := arguments.pop("kill_within_save", None)) is not None:
+        kill_within_save(killed_save)
+    run(**arguments)
+    assert checkpoints.saved_steps(checkpoints.checkpoints_folder(arguments["model_dir"]))
+    print(jax.local_device_count())
