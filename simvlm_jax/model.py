@@ -1,0 +1,310 @@
+"""SimVLM as a model object with T5X's protocol, which our own loop uses as well.
+
+T5X calls these methods on whatever object a gin file names; nothing here imports T5X.
+
+Dimension letters: G groups, M examples of one kind in a group, B = G * M examples, H W image
+height and width, E prefix tokens, T decoder tokens, V vocabulary.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from clu import metrics as clu_metrics
+from flax.linen import partitioning as flax_partitioning
+
+from simvlm_jax import decoding, objectives
+from simvlm_jax.errors import UserError
+from simvlm_jax.models.config import SimVLMConfig
+from simvlm_jax.models.flops import forward_flops
+from simvlm_jax.models.simvlm import SimVLM
+
+# A batch may hold both kinds: image-text pairs, and text-only documents under this prefix.
+STREAMS = ("", "document_")
+Batch = Mapping[str, jax.Array]
+
+
+def split_streams(batch: Batch) -> list[dict[str, jax.Array]]:
+    """The kinds of example in a batch, each flattened to plain leaves [B, ...].
+
+    Pair leaves may be [B, ...] (evaluation) or [G, M, ...] (training in groups); token leaves
+    tell which, being of rank 2 or 3.
+    """
+    streams = []
+    for prefix in STREAMS:
+        if f"{prefix}decoder_target_tokens" not in batch:
+            continue
+        names = [n for n in batch if n.startswith("document_") == bool(prefix)]
+        grouped = batch[f"{prefix}decoder_target_tokens"].ndim == 3
+        streams.append(
+            {
+                name.removeprefix(prefix): batch[name].reshape(-1, *batch[name].shape[2:])
+                if grouped
+                else batch[name]
+                for name in names
+            }
+        )
+    if not streams:
+        raise UserError(f"A batch needs 'decoder_target_tokens'; this one has {sorted(batch)}.")
+    return streams
+
+
+@flax.struct.dataclass
+class Sum(clu_metrics.Metric):
+    """A running total (clu has averages, but no sum)."""
+
+    total: jax.Array
+
+    @classmethod
+    def empty(cls) -> "Sum":
+        """A total of zero."""
+        return cls(total=jnp.float32(0))
+
+    def merge(self, other: "Sum") -> "Sum":
+        """The total of both."""
+        return type(self)(total=self.total + other.total)
+
+    def compute(self) -> jax.Array:
+        """The total."""
+        return self.total
+
+
+class PrefixLMModel:
+    """A SimVLM network with its loss, decoding and initial variables.
+
+    Attributes:
+      config: the network's sizes and options.
+      network: the Flax module.
+      optimizer_def: what T5X's trainer reads; our loop is given its optimizer apart.
+    """
+
+    def __init__(
+        self,
+        config: SimVLMConfig,
+        nominal_batch_size: int = 1,
+        optimizer_def: Any = None,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        beams: int = 1,
+        length_penalty: float = 0.6,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        prompt: str = "",
+    ) -> None:
+        """Keeps the parts.
+
+        Args:
+          config: the network.
+          nominal_batch_size: leading size of a whole training batch (groups G, or examples).
+            The loss is a sum over tokens divided by the examples of such a batch, a constant:
+            summed microbatch gradients then equal those of the whole batch.
+          optimizer_def: for T5X only.
+          label_smoothing: see `objectives.token_sums`.
+          z_loss: see `objectives.token_sums`.
+          beams: 1 decodes greedily, more by beam search.
+          length_penalty: exponent of beam search's length penalty.
+          temperature: above 0 samples instead.
+          top_k: sample among the k likeliest tokens only; 0 means all.
+          top_p: sample among the likeliest tokens that hold this probability.
+          prompt: text put into the encoder before a caption is generated.
+        """
+        self.config = config
+        self.network = SimVLM(config)
+        self.optimizer_def = optimizer_def
+        self.nominal_batch_size = nominal_batch_size
+        self.label_smoothing, self.z_loss = label_smoothing, z_loss
+        self.decoding = dict(
+            beams=beams,
+            length_penalty=length_penalty,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        self.prompt = prompt
+
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint carries to be opened without gin or seqio."""
+        return {"network": self.config.to_json(), "decoding": self.decoding, "prompt": self.prompt}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], **decoding_options: Any) -> "PrefixLMModel":
+        """The model that `to_json` described; `decoding_options` override its decoding."""
+        decoding_settings = {**values["decoding"], **decoding_options}
+        config = SimVLMConfig.from_json(values["network"])
+        return cls(config, prompt=values["prompt"], **decoding_settings)
+
+    @property
+    def FEATURE_CONVERTER_CLS(self):  # noqa: N802 - the name is T5X's
+        """The seqio feature converter for this image size; imports TensorFlow when asked for."""
+        from simvlm_jax.data.features import SimVLMFeatureConverter
+
+        return functools.partial(SimVLMFeatureConverter, image_size=self.config.image_size)
+
+    def get_initial_variables(
+        self,
+        rng: jax.Array,
+        input_shapes: Mapping[str, tuple[int, ...]],
+        input_types: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Fresh parameters and their logical axis names.
+
+        Args:
+          rng: random key.
+          input_shapes: shape of each leaf of a batch; only checked, parameters do not depend
+            on it.
+          input_types: not needed; T5X's evaluation passes None.
+
+        Returns:
+          'params' and 'params_axes', two trees of one structure; leaf `x` of the first has its
+          `flax.linen.partitioning.AxisMetadata` as leaf `x_axes` of the second.
+
+        Raises:
+          UserError: the batch's images have another size than the network's.
+        """
+        image_shape = (*self.config.image_size, 3)
+        given = tuple(input_shapes.get("image", image_shape))[-3:]
+        if given != image_shape:
+            raise UserError(
+                f"Batches have images of shape {given}, the model expects {image_shape}; set the "
+                "data's image_size and the model's to the same value."
+            )
+        image, token = jnp.zeros((1, *image_shape)), jnp.zeros((1, 1), jnp.int32)
+        boxed = self.network.init(rng, image, token, token)["params"]
+        return {"params": nn.meta.unbox(boxed), "params_axes": _axes(boxed)}
+
+    def _logits(self, params, batch: Batch, dropout_rng: jax.Array | None) -> jax.Array:
+        return self.network.apply(
+            {"params": params},
+            batch.get("image"),
+            batch["encoder_input_tokens"],
+            batch["decoder_input_tokens"],
+            rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+        )
+
+    def _sums(self, params, batch: Batch, rng: jax.Array | None) -> objectives.TokenSums:
+        """Token sums over every stream of the batch."""
+        totals = []
+        for i, stream in enumerate(split_streams(batch)):
+            logits = self._logits(
+                params, stream, None if rng is None else jax.random.fold_in(rng, i)
+            )
+            totals.append(
+                objectives.token_sums(
+                    logits,
+                    stream["decoder_target_tokens"],
+                    stream["decoder_loss_weights"],
+                    self.label_smoothing,
+                    self.z_loss,
+                )
+            )
+        return jax.tree.map(lambda *parts: sum(parts), *totals)
+
+    def loss_fn(
+        self, params, batch: Batch, dropout_rng: jax.Array | None
+    ) -> tuple[jax.Array, dict[str, clu_metrics.Metric]]:
+        """The training loss of a batch or microbatch.
+
+        Args:
+          params: parameters.
+          batch: leaves [G, M, ...] (see `split_streams`) or [B, ...].
+          dropout_rng: None turns dropout and stochastic depth off.
+
+        Returns:
+          Scalar loss: token sum over the nominal number of examples of a whole batch; and
+          metrics: 'loss' (nats per real token), 'accuracy', 'tokens', 'examples'.
+        """
+        sums = self._sums(params, batch, dropout_rng)
+        leading = next(iter(batch.values())).shape[0]
+        examples = sum(s["decoder_target_tokens"].shape[0] for s in split_streams(batch))
+        constant = self.nominal_batch_size * (examples // leading)
+        average = clu_metrics.Average
+        metrics = {
+            "loss": average(total=sums.negative_log_likelihood, count=sums.tokens),
+            "accuracy": average(total=sums.correct, count=sums.tokens),
+            "tokens": Sum(total=sums.tokens),
+            "examples": Sum(total=jnp.float32(examples)),
+        }
+        return sums.loss / constant, metrics
+
+    def eval_fn(self, params, batch: Batch) -> tuple[jax.Array, dict[str, clu_metrics.Metric]]:
+        """`loss_fn` without dropout."""
+        return self.loss_fn(params, batch, None)
+
+    def score_batch(self, params, batch: Batch, return_intermediates: bool = False) -> jax.Array:
+        """Log probability of each example's target, float32 [B], summed over real tokens."""
+        del return_intermediates
+        logits = self._logits(params, batch, None)
+        targets = batch["decoder_target_tokens"]
+        log_probabilities = objectives.token_log_probabilities(logits, targets)
+        return jnp.sum(log_probabilities * batch["decoder_loss_weights"], axis=1)
+
+    def predict_batch(self, params, batch: Batch, rng: jax.Array | None = None) -> jax.Array:
+        """Generated tokens int32 [B, T], 0 after the end; see `predict_batch_with_aux`."""
+        return self.predict_batch_with_aux(params, batch, rng)[0]
+
+    def predict_batch_with_aux(
+        self, params, batch: Batch, rng: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Generates after the batch's prefix, by the model's decoding settings.
+
+        Args:
+          params: parameters.
+          batch: plain leaves [B, ...]; 'decoder_input_tokens' [B, T] only gives the longest
+            output, T.
+          rng: needed when sampling.
+
+        Returns:
+          Tokens int32 [B, T] and {'scores': float32 [B]}: log probability, divided by the
+          length penalty when searching with beams.
+        """
+        settings = self.decoding
+        size, length = batch["decoder_input_tokens"].shape
+        apply = functools.partial(self.network.apply, {"params": params})
+        prefix = apply(batch.get("image"), batch["encoder_input_tokens"], method="start")
+        beams = settings["beams"]
+        cache = decoding.Cache(prefix, self.network.empty_cache(size, beams, length))
+
+        def step(tokens, index, cache):
+            logits, own = apply(tokens, index, cache.shared, cache.beams, method="step")
+            return logits, decoding.Cache(cache.shared, own)
+
+        if settings["temperature"] > 0:
+            if rng is None:
+                raise UserError("Sampling (temperature above 0) needs a random key.")
+            options = {k: settings[k] for k in ("temperature", "top_k", "top_p")}
+            tokens, scores = decoding.sample(step, cache, size, length, rng, **options)
+        elif beams > 1:
+            tokens, scores = decoding.beam_search(
+                step, cache, size, beams, length, length_penalty=settings["length_penalty"]
+            )
+        else:
+            tokens, scores = decoding.greedy(step, cache, size, length)
+        return tokens[:, 0], {"scores": scores[:, 0]}
+
+    def train_flops(self, input_shapes: Mapping[str, tuple[int, ...]]) -> float:
+        """Floating-point operations of forward and backward over a batch of these shapes."""
+        total = 0.0
+        for prefix in STREAMS:
+            shape = input_shapes.get(f"{prefix}decoder_target_tokens")
+            if shape is None:
+                continue
+            encoder = input_shapes[f"{prefix}encoder_input_tokens"][-1]
+            one = forward_flops(self.config, encoder, shape[-1], f"{prefix}image" in input_shapes)
+            total += 3.0 * math.prod(shape[:-1]) * one
+        return total
+
+
+def _axes(boxed) -> dict[str, Any]:
+    """T5X's 'params_axes' from parameters boxed with their logical axis names."""
+    return {
+        name if isinstance(value, dict) else f"{name}_axes": _axes(value)
+        if isinstance(value, dict)
+        else flax_partitioning.AxisMetadata(value.names)
+        for name, value in boxed.items()
+    }

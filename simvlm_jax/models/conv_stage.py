@@ -1,0 +1,124 @@
+"""From pixels to image tokens: the ResNet conv stage, or plain patches.
+
+Dimension letters: B batch, H W image height and width, C channels, P image tokens,
+D model width.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+
+from simvlm_jax.models.config import SimVLMConfig
+from simvlm_jax.models.layers import StochasticDepth, layer_rates, named
+
+CONV_AXES = ("conv_height", "conv_width", "conv_in", "conv_out")
+
+
+def conv(features: int, kernel: int, stride: int, config: SimVLMConfig, name: str) -> nn.Conv:
+    """A square convolution without bias, 'SAME' padding, kernel [kernel, kernel, in, out]."""
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        use_bias=False,
+        dtype=config.dtype,
+        kernel_init=named(nn.initializers.he_normal(), CONV_AXES),
+        name=name,
+    )
+
+
+def group_norm(channels: int, config: SimVLMConfig, name: str, zero: bool = False) -> nn.GroupNorm:
+    """GroupNorm with 32 groups, or as many as divide the channels (16 at Huge's 80).
+
+    Not BatchNorm: its running statistics would be state outside the parameters, and they mix
+    the examples of a batch.
+    """
+    scale = nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
+    return nn.GroupNorm(
+        num_groups=math.gcd(32, channels),
+        dtype=config.dtype,
+        scale_init=named(scale, ("conv_out",)),
+        bias_init=named(nn.initializers.zeros_init(), ("conv_out",)),
+        name=name,
+    )
+
+
+class Bottleneck(nn.Module):
+    """ResNet's 1x1, 3x3, 1x1 residual block (He et al. 2016), stride in the 3x3."""
+
+    config: SimVLMConfig
+    channels: int
+    stride: int
+    drop_rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H/stride, W/stride, 4 * channels]."""
+        config, channels = self.config, self.channels
+        y = nn.relu(group_norm(channels, config, "norm1")(conv(channels, 1, 1, config, "conv1")(x)))
+        y = conv(channels, 3, self.stride, config, "conv2")(y)
+        y = nn.relu(group_norm(channels, config, "norm2")(y))
+        y = conv(4 * channels, 1, 1, config, "conv3")(y)
+        # The branch starts at zero, so a deep stage starts as a shallow one.
+        y = group_norm(4 * channels, config, "norm3", zero=True)(y)
+        if x.shape != y.shape:
+            x = conv(4 * channels, 1, self.stride, config, "shortcut")(x)
+            x = group_norm(4 * channels, config, "shortcut_norm")(x)
+        return nn.relu(x + StochasticDepth(config.stochastic_depth_rate > 0)(y, self.drop_rate))
+
+
+class ConvStage(nn.Module):
+    """Stem and two to four residual stages of a ResNet (paper appendix B.1)."""
+
+    config: SimVLMConfig
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Image [B, H, W, 3] -> [B, H/stride, W/stride, C], stride = config.conv_stride."""
+        config = self.config
+        rates = iter(layer_rates(config.stochastic_depth_rate, sum(config.conv_layers)))
+        x = conv(config.conv_width, 7, 2, config, "stem")(image.astype(config.dtype))
+        x = nn.relu(group_norm(config.conv_width, config, "stem_norm")(x))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
+        for stage, blocks in enumerate(config.conv_layers):
+            for block in range(blocks):
+                stride = 2 if block == 0 and stage in (1, 2) else 1
+                channels = config.conv_width * 2**stage
+                x = Bottleneck(
+                    config, channels, stride, next(rates), name=f"stage{stage + 1}_block{block + 1}"
+                )(x)
+        return x
+
+
+class ImageEmbedding(nn.Module):
+    """Image tokens without positions: conv stage and projection, or patches and projection.
+
+    The projection is left out where the conv stage already gives [P, D] (Large and Huge; Base
+    has 1024 channels and width 768).
+    """
+
+    config: SimVLMConfig
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Image float32 [B, H, W, 3] -> [B, P, D] in the compute dtype."""
+        config = self.config
+        x, stride = image.astype(config.dtype), 1
+        if config.conv_layers:
+            x, stride = ConvStage(config, name="conv_stage")(image), config.conv_stride
+        kernel = config.patch_size // stride
+        if kernel > 1 or x.shape[-1] != config.width:
+            x = nn.Conv(
+                config.width,
+                (kernel, kernel),
+                (kernel, kernel),
+                padding="VALID",
+                dtype=config.dtype,
+                kernel_init=named(
+                    nn.initializers.xavier_uniform(), (*CONV_AXES[:2], "conv_in", "embed")
+                ),
+                bias_init=named(nn.initializers.zeros_init(), ("embed",)),
+                name="projection",
+            )(x)
+        return x.reshape(x.shape[0], -1, config.width)
