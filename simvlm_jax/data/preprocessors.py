@@ -1,0 +1,136 @@
+"""seqio preprocessors that tasks are made of: records to texts, texts to token sides."""
+
+import functools
+import string
+from collections.abc import Callable, Mapping
+
+import seqio
+import tensorflow as tf
+
+from simvlm_jax.data.mapping import map_examples
+from simvlm_jax.data.prefix import Lengths, close, limits, lm, prefix_lm
+from simvlm_jax.data.seeds import augmentation_seed
+from simvlm_jax.data.span_corruption import span_corruption
+from simvlm_jax.errors import UserError
+
+Preprocessor = Callable[..., tf.data.Dataset]
+OBJECTIVES: Mapping[str, Preprocessor] = {
+    "prefix_lm": prefix_lm,
+    "span_corruption": span_corruption,
+    "lm": lm,
+}
+
+
+def objective(name: str, **options) -> Preprocessor:
+    """Returns the preprocessor of a pretraining objective.
+
+    Args:
+      name: "prefix_lm" (the paper's), "span_corruption" or "lm" (its ablations).
+      **options: handed to it, for example `distribution="zero"`.
+
+    Returns:
+      A seqio preprocessor that takes string `targets` and gives int32 `inputs` and `targets`.
+
+    Raises:
+      UserError: there is no such objective.
+    """
+    if name not in OBJECTIVES:
+        raise UserError(f"There is no objective {name!r}; use one of {', '.join(OBJECTIVES)}.")
+    return functools.partial(OBJECTIVES[name], **options)
+
+
+def from_record(
+    dataset: tf.data.Dataset, targets: str, inputs: str | None = None, image: str | None = None
+) -> tf.data.Dataset:
+    """Names a record's parts as the objectives expect them.
+
+    Example: `targets="a picture of {caption/en}"` puts the field `caption/en` after the prompt.
+    The fields of the record stay for evaluation, all but the image's own.
+
+    Args:
+      dataset: records with an integer `id`.
+      targets: a text, with record fields in braces.
+      inputs: the same for the input text, where the objective does not make it.
+      image: the field that holds the encoded image.
+
+    Returns:
+      The dataset with string `targets` (and `inputs`), int32 [2] `example_seed` and, with an image,
+      string [1] `image`.
+
+    Raises:
+      UserError: a field that the records lack, or records without an `id`.
+    """
+
+    def convert(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        made = {"targets": fill(targets, example), "example_seed": augmentation_seed(example)}
+        if inputs is not None:
+            made["inputs"] = fill(inputs, example)
+        if image is not None:
+            made["image"] = tf.reshape(_field(example, image), [1])
+        kept = {name: value for name, value in example.items() if name != image}
+        return {**kept, **made}
+
+    return map_examples(dataset, convert)
+
+
+def source_to_target(
+    dataset: tf.data.Dataset, sequence_length: Lengths, output_features: Mapping[str, seqio.Feature]
+) -> tf.data.Dataset:
+    """Tokenises a given input text and the text to predict: captioning with a prompt, translation.
+
+    Each side is cut to its limit. The target ends with the end of the sequence unless it was cut;
+    an empty one stays empty (nothing to learn).
+
+    Args:
+      dataset: examples with string `inputs` and `targets`.
+      sequence_length: most tokens of each side; None for no limit.
+      output_features: seqio's, for the vocabularies.
+
+    Returns:
+      The dataset with int32 `inputs` and `targets`, the texts kept as `inputs_pretokenized` and
+      `targets_pretokenized`.
+
+    Raises:
+      UserError: `targets` has no room for one token and the end of the sequence.
+    """
+    inputs_limit, targets_limit = limits(sequence_length)
+
+    def tokenize(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        texts = {f"{name}_pretokenized": example[name] for name in ("inputs", "targets")}
+        tokens = {
+            name: tf.cast(output_features[name].vocabulary.encode_tf(example[name]), tf.int32)
+            for name in ("inputs", "targets")
+        }
+        whole = tf.size(tokens["targets"]) < targets_limit
+        end = output_features["targets"].vocabulary.eos_id
+        targets = close(tokens["targets"][:targets_limit], whole, end)
+        return {**example, **texts, "inputs": tokens["inputs"][:inputs_limit], "targets": targets}
+
+    return map_examples(dataset, tokenize)
+
+
+def fill(template: str, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Puts fields of a record into a text.
+
+    Args:
+      template: text with field names in braces, for example "a picture of {caption/en}".
+      example: a record; the named fields are strings, scalar or of one element.
+
+    Returns:
+      string scalar.
+
+    Raises:
+      UserError: a field that the record lacks.
+    """
+    parts = []
+    for literal, name, _, _ in string.Formatter().parse(template):
+        parts.append(tf.constant(literal))
+        if name is not None:
+            parts.append(tf.reshape(_field(example, name), []))
+    return tf.strings.join(parts) if parts else tf.constant("")
+
+
+def _field(example: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
+    if name not in example:
+        raise UserError(f"The records have no field {name!r}; they have {sorted(example)}.")
+    return example[name]
