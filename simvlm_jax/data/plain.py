@@ -1,0 +1,109 @@
+"""Plain batches for evaluation: every example of a split once, in file order."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import seqio
+
+from simvlm_jax.data.features import SimVLMFeatureConverter
+from simvlm_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def plain_batches(
+    task_name: str,
+    split: str,
+    lengths: Mapping[str, int],
+    image_size: tuple[int, int],
+    batch_size: int,
+) -> Iterator[tuple[Batch, int]]:
+    """Yields each example of a split once, in file order and without augmentation.
+
+    Args:
+      task_name: a registered seqio task.
+      split: one of its splits.
+      lengths: task feature lengths.
+      image_size: (height, width) in pixels.
+      batch_size: leading size of every batch, the last one included.
+
+    Yields:
+      (arrays [batch_size, ...] named as the model's features, number of real examples). The last
+      batch is filled up with zeros, so with loss weight 0.
+
+    Raises:
+      UserError: an unknown task or split, or lengths that do not fit the task.
+    """
+    check_task(task_name, lengths)
+    dataset = seqio.get_dataset(
+        task_name,
+        task_feature_lengths=lengths,
+        feature_converter=SimVLMFeatureConverter(image_size=image_size),
+        dataset_split=split,
+        shuffle=False,
+        num_epochs=1,
+        verbose=False,
+    )
+    for batch in dataset.batch(batch_size).as_numpy_iterator():
+        count = len(batch["decoder_loss_weights"])
+        missing = batch_size - count
+        yield {name: _fill_up(array, missing) for name, array in batch.items()}, count
+
+
+def evaluation_examples(task_name: str, split: str) -> list[dict[str, str | int | float]]:
+    """Returns the scalar fields of each example of a split, in the order of `plain_batches`.
+
+    Args:
+      task_name: a registered seqio task.
+      split: one of its splits.
+
+    Returns:
+      For each example its id, its record's texts (for example "caption/en"), and
+      `targets_pretokenized` (`inputs_pretokenized`); bytes are decoded as UTF-8. No image.
+
+    Raises:
+      UserError: an unknown task or split.
+    """
+    dataset = get_task(task_name).get_dataset(None, split, shuffle=False, num_epochs=1)
+    scalars = [name for name, spec in dataset.element_spec.items() if spec.shape.rank == 0]
+    dataset = dataset.map(lambda example: {name: example[name] for name in scalars})
+    return [
+        {name: v.decode() if isinstance(v, bytes) else v.item() for name, v in example.items()}
+        for example in dataset.as_numpy_iterator()
+    ]
+
+
+def get_task(name: str) -> seqio.Task:
+    """Returns a registered task.
+
+    Raises:
+      UserError: there is none of this name; the sentence lists those there are.
+    """
+    names = sorted(seqio.TaskRegistry.names())
+    if name not in names:
+        raise UserError(
+            f"There is no task {name!r} among those registered ({', '.join(names) or 'none'}); "
+            "use one of them, or import the module that registers it."
+        )
+    return seqio.TaskRegistry.get(name)
+
+
+def check_task(name: str, lengths: Mapping[str, int]) -> seqio.Task:
+    """Returns a registered task whose features are those that `lengths` names.
+
+    Raises:
+      UserError: there is no such task, or a feature has no length, or a length no feature.
+    """
+    task = get_task(name)
+    features, given = set(task.output_features), set(lengths)
+    optional = set() if "image" in features else {"example_seed"}
+    if not features - optional <= given <= features:
+        raise UserError(
+            f"The task {name!r} has the features {sorted(features)}; give a length for each of "
+            f"them, not for {sorted(given)}."
+        )
+    return task
+
+
+def _fill_up(array: np.ndarray, missing: int) -> np.ndarray:
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
