@@ -1,0 +1,5 @@
+"""seqio tasks, one file per data set; importing this registers them all and reads no file."""
+
+from simvlm_jax.tasks import documents, openmoji
+
+__all__ = ["documents", "openmoji"]
