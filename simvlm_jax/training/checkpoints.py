@@ -6,6 +6,7 @@ only the parameters reads only them, and need not know the optimizer.
 """
 
 import contextlib
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -233,5 +234,7 @@ def _damage(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Orbax raises plain ones, and many kinds, for unreadable files
+        # Its abandoned tasks would print their stack traces after our sentence.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DamagedError(f"The checkpoint {folder} cannot be read: {reason}") from error

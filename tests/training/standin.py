@@ -1,7 +1,7 @@
 """A tiny model and a tiny stream that obey the protocols of the loop, and a run of them.
 
-As a program it is one run in a process of its own: `python standin.py '{"model_dir": ...}'`, with
-the arguments of `run`; it prints the number of devices.
+As a program it makes runs in a process of its own: `python standin.py '[{"model_dir": ...}]'`, with
+the arguments of `run`; it prints the number of devices and the imported modules.
 """
 
 import json
@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics
 from flax.linen.partitioning import AxisMetadata
+from jax.sharding import NamedSharding, PartitionSpec
 
 from simvlm_jax.training import checkpoints, loop, optimizers
 
-GROUPS, PAIRS, FEATURES, HIDDEN, CLASSES = 8, 2, 6, 5, 4
+GROUPS, PAIRS, FEATURES, HIDDEN, CLASSES = 8, 2, 8, 5, 4
 
 
 @flax.struct.dataclass
@@ -36,18 +37,18 @@ class Count(metrics.Metric):
 class Model:
     """Embedding, one hidden layer with dropout, softmax; the loss is a sum over a constant."""
 
-    def __init__(self, dropout=0.5, poison_at=None):
-        self.dropout, self.poison_at = dropout, poison_at
+    def __init__(self, dropout=0.5, hidden=HIDDEN):
+        self.dropout, self.hidden = dropout, hidden
 
     def get_initial_variables(self, rng, input_shapes, input_types=None):
-        keys = jax.random.split(rng, 3)
+        table, hidden, head = jnp.split(
+            jax.random.uniform(rng, (FEATURES + self.hidden + CLASSES, self.hidden), minval=-2.0),
+            [FEATURES, FEATURES + self.hidden],
+        )
         params = {
-            "table": {"embedding": jax.random.normal(keys[0], (FEATURES, HIDDEN))},
-            "hidden": {
-                "kernel": jax.random.normal(keys[1], (HIDDEN, HIDDEN)),
-                "bias": jnp.zeros(HIDDEN),
-            },
-            "head": {"kernel": jax.random.normal(keys[2], (HIDDEN, CLASSES))},
+            "table": {"embedding": table},
+            "hidden": {"kernel": hidden, "bias": jnp.zeros(self.hidden)},
+            "head": {"kernel": head.T},
         }
         axes = {
             "table": {"embedding_axes": AxisMetadata(("vocab", "embed"))},
@@ -77,7 +78,7 @@ class Model:
         }
 
     def train_flops(self, input_shapes):
-        return 6.0 * np.prod(input_shapes["inputs"]) * HIDDEN * (HIDDEN + CLASSES)
+        return 6.0 * np.prod(input_shapes["inputs"]) * self.hidden * (self.hidden + CLASSES)
 
 
 class Stream:
@@ -148,10 +149,26 @@ def kill_within_save(step):
     Temporary.finalize = kill_or_finalize
 
 
+def shard_embedding(mesh, axes, params):
+    """A partition hook: cuts the axis named "vocab" of the embedding, copies the rest."""
+
+    def cut(metadata, leaf):
+        names = [("data" if name == "vocab" else None) for name in metadata.names]
+        names = names if leaf.ndim == 2 and leaf.shape[0] == FEATURES else []
+        return NamedSharding(mesh, PartitionSpec(*names))
+
+    is_axes = lambda node: isinstance(node, AxisMetadata)  # noqa: E731
+    leaves = jax.tree.leaves(axes, is_leaf=is_axes)
+    structure = jax.tree.structure(params)
+    return jax.tree.unflatten(structure, map(cut, leaves, jax.tree.leaves(params)))
+
+
 if __name__ == "__main__":
-    arguments = json.loads(sys.argv[1])
-    if (killed_save := arguments.pop("kill_within_save", None)) is not None:
-        kill_within_save(killed_save)
-    run(**arguments)
-    assert checkpoints.saved_steps(checkpoints.checkpoints_folder(arguments["model_dir"]))
-    print(jax.local_device_count())
+    for arguments in json.loads(sys.argv[1]):
+        if "kill_within_save" in arguments:
+            kill_within_save(arguments.pop("kill_within_save"))
+        if arguments.pop("shard", False):
+            arguments["partition"] = shard_embedding
+        run(**arguments)
+        checkpoints.restore_params(arguments["model_dir"], ema=True)
+    print(json.dumps({"devices": jax.local_device_count(), "modules": sorted(sys.modules)}))

@@ -1,0 +1,150 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from standin import run
+
+from simvlm_jax.errors import UserError
+from simvlm_jax.training import checkpoints, optimizers
+from simvlm_jax.training.state import TrainState
+
+
+def same(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of the whole run with checkpoints 4, 8 and 12, to be damaged."""
+    return shutil.copytree(whole[0], tmp_path / "copy")
+
+
+def test_parameters_and_their_average_come_back(whole):
+    folder, state = whole
+    same(checkpoints.restore_params(folder), state.params)
+    same(checkpoints.restore_params(folder, ema=True), optimizers.ema_params(state.opt_state))
+    early = checkpoints.restore_params(folder, step=4)
+    assert not np.array_equal(early["head"]["kernel"], state.params["head"]["kernel"])
+
+
+def test_what_is_not_there_is_said(whole, tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint of step 5 in .*, only of \[4, 8, 12\]"):
+        checkpoints.restore_params(whole[0], step=5)
+    with pytest.raises(UserError, match="There is no checkpoint in .*nowhere"):
+        checkpoints.restore_params(tmp_path / "nowhere")
+    run(tmp_path, 1, optimizer={"ema_decay": None})
+    with pytest.raises(UserError, match="holds no moving average"):
+        checkpoints.restore_params(tmp_path, ema=True)
+
+
+def data_files(folder):
+    return [path for path in folder.rglob("d/*") if path.is_file()]
+
+
+def truncate(folder):
+    for path in data_files(folder / "params"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def lose_manifest(folder):
+    shutil.rmtree(folder / "manifest")
+
+
+def cut_manifest(folder):
+    (path,) = (path for path in (folder / "manifest").iterdir() if path.name == "metadata")
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip_one_bit_of_one_number(folder):
+    """What a flipped bit on disk amounts to where the file format does not notice it."""
+    handler = ocp.StandardCheckpointHandler()
+    params = handler.restore(folder / "params")
+    kernel = np.array(params["head"]["kernel"])
+    kernel.view(np.uint32)[2, 1] ^= 1
+    params["head"]["kernel"] = jnp.asarray(kernel)
+    shutil.rmtree(folder / "params")
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "params", params)
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, empty, lose_manifest, cut_manifest, flip_one_bit_of_one_number]
+)
+def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(copy, whole, damage, capsys):
+    damage(copy / "checkpoints" / "12")
+    expected = checkpoints.restore_params(whole[0], step=8)
+    same(checkpoints.restore_params(copy), expected)
+    assert "checkpoints/12" in capsys.readouterr().err
+    with pytest.raises(checkpoints.DamagedError, match="checkpoints/12 "):
+        checkpoints.restore_params(copy, step=12)
+    assert (copy / "checkpoints" / "12").exists()  # reading moves nothing
+
+    same(run(copy), whole[1])
+    told = capsys.readouterr().err
+    assert "checkpoints/12" in told and "Going on from step 8 instead." in told
+    assert [path.name for path in (copy / "damaged_checkpoints").iterdir()] == ["12"]
+    assert checkpoints.saved_steps(copy / "checkpoints") == [4, 8, 12]
+
+
+def test_bits_flipped_on_disk_never_pass(copy, whole):
+    """Whatever a flipped bit hits, the right numbers come back or none do."""
+    generator, refused = np.random.default_rng(0), 0
+    files = sorted(data_files(copy / "checkpoints" / "12" / "params"))
+    for path in files * 3:
+        content = bytearray(path.read_bytes())
+        content[generator.integers(len(content))] ^= 1 << generator.integers(8)
+        original = path.read_bytes()
+        path.write_bytes(bytes(content))
+        try:
+            same(checkpoints.restore_params(copy, step=12), whole[1].params)
+        except checkpoints.DamagedError:
+            refused += 1
+        path.write_bytes(original)
+    assert refused > 0
+    same(checkpoints.restore_params(copy, step=12), whole[1].params)
+
+
+def test_no_whole_checkpoint_at_all(copy):
+    for step in [4, 8, 12]:
+        truncate(copy / "checkpoints" / str(step))
+    with pytest.raises(UserError, match="None of the checkpoints in .* can be restored"):
+        run(copy)
+    assert checkpoints.saved_steps(copy / "checkpoints") == [4, 8, 12]
+    with pytest.raises(UserError, match="checkpoints/4 "):
+        checkpoints.restore_params(copy)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_and_kept(copy):
+    with pytest.raises(UserError, match=r"written with another model: head/kernel has shape"):
+        run(copy, model={"hidden": 6})
+    with pytest.raises(UserError, match="another optimizer: it also has opt_state/2/count"):
+        run(copy, optimizer={"ema_decay": None})
+    assert checkpoints.saved_steps(copy / "checkpoints") == [4, 8, 12]
+
+
+def test_a_save_holds_the_state_of_its_moment(tmp_path):
+    """The next step donates the buffers while the save is still being written."""
+    update = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
+    state = TrainState(jnp.int32(0), {"kernel": jnp.zeros((512, 512))}, (jnp.zeros(8),))
+    with checkpoints.Checkpoints(tmp_path, keep=5) as saved:
+        for _ in range(4):
+            saved.save(state)
+            state = update(state)
+    for step in range(4):
+        kernel = checkpoints.restore_params(tmp_path, step=step)["kernel"]
+        np.testing.assert_array_equal(kernel, np.full((512, 512), step))
+
+
+def test_the_manifest_is_plain_json(whole):
+    path = whole[0] / "checkpoints" / "12" / "manifest" / "metadata"
+    entry = json.loads(path.read_bytes())["params"]["head/kernel"]
+    assert entry["shape"] == [5, 4] and entry["dtype"] == "float32"

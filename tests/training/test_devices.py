@@ -1,0 +1,57 @@
+import threading
+
+import numpy as np
+import pytest
+
+from simvlm_jax.errors import UserError
+from simvlm_jax.training import devices
+
+
+@pytest.mark.parametrize(
+    ("groups", "count", "nearest"), [(6, 4, "4 or 8"), (3, 4, "4"), (17, 8, "16 or 24")]
+)
+def test_the_nearest_numbers_of_groups_are_named(groups, count, nearest):
+    with pytest.raises(UserError, match=f"A batch of {groups} groups .* set groups to {nearest}.$"):
+        devices.require_divisible({"inputs": (groups, 2, 3)}, count)
+    devices.require_divisible({"inputs": (2 * count, groups)}, count)
+
+
+def test_batches_come_in_order_and_one_ahead_in_another_thread():
+    taken, threads = [], set()
+
+    def batches():
+        for step in range(100):
+            taken.append(step)
+            threads.add(threading.get_ident())
+            yield {"inputs": np.full((2, 3), step)}
+
+    prepared = devices.prefetch(batches(), 5, devices.local_mesh())
+    for step, batch in enumerate(prepared):
+        np.testing.assert_array_equal(batch["inputs"], np.full((2, 3), step))
+        assert len(taken) in (step + 1, min(step + 2, 5))
+    assert step == 4 and taken == list(range(5))
+    assert threading.get_ident() not in threads
+
+
+def test_errors_of_the_data_and_its_end_arrive():
+    def broken():
+        yield {"inputs": np.zeros(1)}
+        raise KeyError("record 7")
+
+    mesh = devices.local_mesh()
+    prepared = devices.prefetch(broken(), 3, mesh)
+    next(prepared)
+    with pytest.raises(KeyError, match="record 7"):
+        next(prepared)
+    with pytest.raises(UserError, match="The data ended 2 steps before the run"):
+        list(devices.prefetch(iter([{"inputs": np.zeros(1)}]), 3, mesh))
+
+
+def test_closing_ends_the_thread():
+    before = threading.active_count()
+    prepared = devices.prefetch(
+        ({"inputs": np.zeros(1)} for _ in range(9)), 9, devices.local_mesh()
+    )
+    next(prepared)
+    prepared.close()
+    assert threading.active_count() == before

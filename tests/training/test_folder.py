@@ -1,0 +1,40 @@
+import pytest
+
+from simvlm_jax.errors import UserError
+from simvlm_jax.training import folder
+
+
+def test_files_are_written_whole_and_nothing_else_stays(tmp_path):
+    folder.write_files(tmp_path, {"a": b"1", "deep/b": b"2"})
+    folder.write_files(tmp_path, {"a": b"3"})
+    found = {str(path.relative_to(tmp_path)): path for path in tmp_path.rglob("*")}
+    assert sorted(found) == ["a", "deep", "deep/b"]
+    assert found["a"].read_bytes() == b"3" and found["deep/b"].read_bytes() == b"2"
+
+
+def test_the_same_content_is_not_written_again(tmp_path):
+    folder.write_files(tmp_path, {"a": b"1"})
+    before = (tmp_path / "a").stat().st_mtime_ns, (tmp_path / "a").stat().st_ino
+    folder.write_files(tmp_path, {"a": b"1"})
+    assert ((tmp_path / "a").stat().st_mtime_ns, (tmp_path / "a").stat().st_ino) == before
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    folder.write_atomic(path, b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            folder.write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_fixed_files_must_be_there_and_the_same(tmp_path):
+    files = {"vocabulary.model": b"v", "config.gin": b"c"}
+    with pytest.raises(UserError, match="vocabulary.model does not match the checkpoints"):
+        folder.require_same_files(tmp_path, files)
+    folder.write_files(tmp_path, files)
+    folder.require_same_files(tmp_path, files | {"config.gin": b"other"})
+    folder.require_same_files(tmp_path, {})
+    with pytest.raises(UserError, match="vocabulary.model does not match the checkpoints"):
+        folder.require_same_files(tmp_path, {"vocabulary.model": b"w"})
