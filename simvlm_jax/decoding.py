@@ -352,11 +352,9 @@ def _log_probabilities(
 
 
 def _truncate(scaled: jax.Array, top_k: int, top_p: float) -> tuple[jax.Array, jax.Array]:
-    """Token ids by falling log probability, and those log probabilities, -inf where cut."""
-    order = jnp.argsort(-scaled, axis=-1, stable=True)
-    ranked = jnp.take_along_axis(scaled, order, axis=-1)
-    if top_k > 0:
-        ranked = jnp.where(jnp.arange(ranked.shape[-1]) < top_k, ranked, -jnp.inf)
+    """The likeliest token ids, likeliest first, and their log probabilities (-inf: cut)."""
+    vocabulary = scaled.shape[-1]
+    ranked, order = jax.lax.top_k(scaled, min(top_k or vocabulary, vocabulary))
     mass = jax.nn.softmax(ranked, axis=-1)
     before = jnp.cumsum(mass, axis=-1) - mass
     if top_p < 1:
