@@ -1,0 +1,84 @@
+"""Runs evaluations over a trained run and writes metrics.json and the report."""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simvlm_jax.evaluation.charts import Points
+from simvlm_jax.evaluation.evaluations import Evaluation
+from simvlm_jax.evaluation.report import write_report
+from simvlm_jax.training.checkpoints import checkpoints_folder, saved_steps
+from simvlm_jax.training.folder import write_atomic
+
+BEGAN = time.monotonic()
+
+
+def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Evaluates, unless this very run was evaluated with these settings before.
+
+    Args:
+      model_dir: the run's folder; metrics.json and report/index.html are written into it.
+      config_text: the resolved configuration of the evaluation.
+      evaluations: what to measure, in the order of the report.
+
+    Returns:
+      What metrics.json holds.
+    """
+    folder = Path(model_dir)
+    fingerprint = _fingerprint(folder, config_text)
+    metrics_file, report_file = folder / "metrics.json", folder / "report" / "index.html"
+    if metrics_file.is_file() and report_file.is_file():
+        metrics = json.loads(metrics_file.read_text())
+        if metrics.get("fingerprint") == fingerprint:
+            print(f"{metrics_file} is up to date.", file=sys.stderr)
+            return metrics
+    sections, samples = {}, []
+    for number, evaluation in enumerate(evaluations, 1):
+        print(f"evaluating {evaluation.name} ({number}/{len(evaluations)})", file=sys.stderr)
+        sections[evaluation.name], shown = evaluation.run(folder)
+        samples.extend(shown)
+    training = json.loads((folder / "training.json").read_text())
+    metrics = {
+        "steps": training["steps"],
+        "seconds": {"pretraining": training["seconds"], "total": _total_seconds(folder)},
+        **sections,
+        "fingerprint": fingerprint,
+    }
+    shown_metrics = {name: value for name, value in metrics.items() if name != "fingerprint"}
+    write_report(report_file, "SimVLM", shown_metrics, _curves(folder), samples)
+    write_atomic(metrics_file, json.dumps(metrics, indent=2).encode())
+    return metrics
+
+
+def _fingerprint(folder: Path, config_text: str) -> str:
+    """Changes with the evaluation's settings, and with any checkpoint of the run or below it."""
+    manifests = sorted(folder.glob("**/checkpoints/*/manifest/**/*"))
+    parts = [config_text.encode()]
+    parts += [path.read_bytes() for path in manifests if path.is_file()]
+    parts += [str(saved_steps(checkpoints_folder(folder))).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _total_seconds(folder: Path) -> float:
+    """Seconds of all noted stages so far, this process's own included.
+
+    A launch script notes each stage it has finished as 'name<TAB>seconds' in stages.tsv.
+    """
+    stages = folder / "stages.tsv"
+    lines = stages.read_text().splitlines() if stages.is_file() else []
+    return sum(float(line.split("\t")[1]) for line in lines) + time.monotonic() - BEGAN
+
+
+def _curves(folder: Path) -> dict[str, Points]:
+    """Loss and accuracy over the steps, of the run and of runs finetuned below it."""
+    curves: dict[str, Points] = {}
+    for path in sorted(folder.glob("**/losses.jsonl")):
+        run = "pretraining" if path.parent == folder else path.parent.name
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for name in ("loss", "accuracy"):
+            curves[f"{run}/{name}"] = [(line["step"], line[name]) for line in lines]
+    return curves
