@@ -175,7 +175,7 @@ class PrefixLMModel:
                 "data's image_size and the model's to the same value."
             )
         image, token = jnp.zeros((1, *image_shape)), jnp.zeros((1, 1), jnp.int32)
-        boxed = self.network.init(rng, image, token, token)["params"]
+        boxed = jax.jit(self.network.init)(rng, image, token, token)["params"]
         return {"params": nn.meta.unbox(boxed), "params_axes": _axes(boxed)}
 
     def _logits(self, params, batch: Batch, dropout_rng: jax.Array | None) -> jax.Array:

@@ -134,9 +134,10 @@ class SimVLMConfig:
     def conv_stride(self) -> int:
         """Pixels per position of the conv stage's output.
 
-        4 after the stem and the first stage, doubled by the second and the third. A fourth stage keeps stride 16, and after fewer stages a strided projection makes up for
-        what is missing, so every ablation row has the same number of image tokens (the paper
-        does not say how it did this).
+        4 after the stem and the first stage, doubled by the second and the third. A fourth
+        stage keeps stride 16, and after fewer than three a strided projection makes up for what
+        is missing, so every ablation row has the same number of image tokens (the paper does
+        not say how it did this).
         """
         return 4 * 2 ** (min(len(self.conv_layers), 3) - 1)
 

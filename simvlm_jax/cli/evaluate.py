@@ -1,0 +1,29 @@
+"""`simvlm evaluate`: metrics, controls and a report of a trained run."""
+
+import argparse
+import json
+
+from simvlm_jax.cli import options
+
+HELP = "measure a trained run beside its controls; write metrics.json and a report"
+EXAMPLE = "simvlm evaluate --gin_file=runs/demo_evaluate.gin --model_dir=runs/demo"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    options.add_gin(parser)
+    parser.add_argument("--model_dir", required=True, help="the folder of a trained run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates and prints metrics.json."""
+    options.load_configuration(args)
+    from simvlm_jax import configuration
+    from simvlm_jax.evaluation import runner
+
+    configuration.check_all_used("runner.evaluate")
+    metrics = configuration.call(
+        runner.evaluate, model_dir=args.model_dir, config_text=configuration.resolved()
+    )
+    print(json.dumps(metrics, indent=2))
+    return 0

@@ -1,0 +1,128 @@
+"""Gin files and bindings, read once per run, with every mistake said in one sentence.
+
+Gin files name Python modules and importing them runs their code: a gin file is a program. Read
+one from a stranger before you use it.
+"""
+
+import copy
+import importlib.util  # noqa: F401 - gin's resource reader uses it without importing it
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gin
+from simvlm_jax.errors import UserError
+from simvlm_jax.gin_files import gin_root
+
+_STATEMENT = re.compile(r"^([\w./]+) = ", re.MULTILINE)
+_REFERENCE = re.compile(r"[@%](?:[\w.]+/)*([\w.]+)")
+
+
+def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
+    """Replaces the current configuration by files, in order, and then single bindings.
+
+    Args:
+      gin_files: paths; looked for in the working directory, then among the package's own.
+      bindings: 'NAME = value' or 'module.Class.parameter = value'.
+
+    Raises:
+      UserError: a file is missing, a line is no gin, a name or parameter is not known.
+    """
+    gin.clear_config()
+    gin.add_config_file_search_path(gin_root())
+    try:
+        # Gin logs an error for each place it looks before it finds a file.
+        logging.disable(logging.ERROR)
+        gin.parse_config_files_and_bindings(list(gin_files), list(bindings), finalize_config=False)
+    except (ValueError, OSError, SyntaxError, ImportError, AttributeError, RuntimeError) as error:
+        raise UserError(f"The gin configuration is not valid: {_one_line(error)}") from None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def value(name: str) -> Any:
+    """What a macro ('MODEL') or parameter ('run.train.stream') is bound to, built if need be.
+
+    Raises:
+      UserError: nothing is bound to it, or it cannot be built as configured.
+    """
+    key = name if "." in name else f"{name}/macro.value"
+    try:
+        bound = gin.query_parameter(key)
+    except ValueError:
+        raise UserError(
+            f"The gin configuration does not set {name}: include a run file that does, or bind it "
+            f"with --gin '{name} = ...'."
+        ) from None
+    # Copying a reference with brackets builds what it refers to: gin's own way to evaluate it.
+    return _with_sentences(lambda: copy.deepcopy(bound))
+
+
+def call(function: Callable, **arguments: Any) -> Any:
+    """Calls a function with its bound parameters and these arguments.
+
+    Raises:
+      UserError: a required parameter is bound to nothing.
+    """
+    selector = f"{function.__module__}.{function.__qualname__}"
+    return _with_sentences(lambda: gin.get_configurable(selector)(**arguments))
+
+
+def resolved() -> str:
+    """The whole configuration as one gin text that `load` can read back."""
+    return gin.config_str()
+
+
+def check_all_used(*roots: str) -> None:
+    """Refuses a binding that nothing reads, which is most often a misspelt one.
+
+    Args:
+      roots: macros and configurables a verb starts from, as the configuration spells them.
+
+    Raises:
+      UserError: some binding cannot be reached from the roots; the sentence names the first.
+    """
+    references = _references(gin.config_str(max_line_length=10_000))
+    reached, waiting = set(), list(roots)
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting.extend(references.get(name, ()))
+    unused = sorted(set(references) - reached)
+    if unused:
+        raise UserError(
+            f"The gin configuration sets {unused[0]}, which nothing reads: correct its name or "
+            "leave it out."
+        )
+
+
+def _references(text: str) -> dict[str, set[str]]:
+    """What each macro or configurable in a configuration text refers to."""
+    starts = list(_STATEMENT.finditer(text))
+    ends = [s.start() for s in starts[1:]] + [len(text)]
+    found: dict[str, set[str]] = {}
+    for start, end in zip(starts, ends, strict=True):
+        owner = start.group(1).rsplit("/", 1)[-1]
+        owner = owner.rsplit(".", 1)[0] if "." in owner else owner
+        body = re.sub(r"#.*", "", text[start.end() : end])
+        body = re.sub(r"'[^'\n]*'|\"[^\"\n]*\"", "", body)
+        found.setdefault(owner, set()).update(_REFERENCE.findall(body))
+    return found
+
+
+def _with_sentences(build: Callable[[], Any]) -> Any:
+    try:
+        return build()
+    except (RuntimeError, ValueError, TypeError) as error:
+        text = _one_line(error)
+        if "Required bindings" in text or "gin.REQUIRED" in text or "MacroError" in text:
+            raise UserError(f"The gin configuration is not complete: {text}") from None
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
