@@ -6,9 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+from simvlm_jax.errors import UserError
+
 HELP = "prepare data: images and texts to records, splits and a vocabulary"
 EXAMPLE = "example: simvlm prepare openmoji --data_dir=data"
 SECONDS_BETWEEN_LINES = 5
+LEAST = {"size": 8, "seed": 0, "vocabulary_size": 200, "document_tokens": 8, "limit": 1}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     folder = paths.data_dir()
     names = ("size", "seed", "vocabulary_size", "document_tokens", "limit")
     settings = {name: getattr(args, name) for name in names}
+    _check(settings)
     found = summary.read_summary(folder)
     if found:
         summary.check_settings(folder, found, settings)
@@ -66,14 +70,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(folder: Path, settings: dict) -> dict:
-    # TensorFlow takes seconds to import and fills the terminal with remarks on its build.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from simvlm_jax.data import preparation, summary
+def _check(settings: dict[str, int | None]) -> None:
+    for name, least in LEAST.items():
+        value = settings[name]
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}, not {value}.")
 
-    preparation.check(settings)
+
+def _prepare(folder: Path, settings: dict[str, int | None]) -> dict:
+    from simvlm_jax.data import openmoji, summary
+
+    progress = _Progress()
+    emoji = openmoji.limited(openmoji.catalogue(), settings["limit"], settings["seed"])
     with summary.staging(folder) as stage:
-        found = preparation.prepare_openmoji(stage, settings, _Progress())
+        images = openmoji.draw(
+            emoji, settings["size"], lambda done: progress("drawing", done, len(emoji))
+        )
+        # Late, because it imports TensorFlow, which takes seconds and tells about its build.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from simvlm_jax.data import preparation
+
+        found = preparation.write_openmoji(stage, settings, emoji, images, progress)
         found = summary.seal(stage, found)
         summary.install(stage, folder)
     return found

