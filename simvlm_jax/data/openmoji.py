@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def draw(
         return [image for task in tasks for image in _render(task, size)]
     # Forking a process that may already run threads of TensorFlow or JAX can deadlock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         futures = [pool.submit(_render, task, size) for task in tasks]
         done = 0
         for future in as_completed(futures):
@@ -168,6 +169,16 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _end_with_parent() -> None:
+    """Lets a worker end when its parent is killed; by itself it would wait for work forever."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _drawing_folder() -> Path:

@@ -1,4 +1,7 @@
 import io
+import os
+import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -79,6 +82,29 @@ def test_drawing_on_several_cores_keeps_the_order(catalogue, monkeypatch):
     images = openmoji.draw(some, 16, reports.append)
     assert images == openmoji._render([example.drawing for example in some], 16)
     assert sorted(reports) == reports and reports[-1] == len(some) and len(reports) == 3
+
+
+DRAW_AND_BE_KILLED = """
+import os, signal
+from simvlm_jax.data import openmoji
+
+def die(done):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    openmoji.PER_TASK, openmoji._cores = 4, lambda: 2
+    openmoji.draw(openmoji.catalogue()[:2000], 16, die)
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "draw.py"
+    script.write_text(DRAW_AND_BE_KILLED)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    # The workers inherit the pipe: it is closed only when the last of them has ended.
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment)
+    assert process.communicate(timeout=60)[0] == b""
+    assert process.returncode == -signal.SIGKILL
 
 
 def fake(codepoints, caption):
