@@ -8,6 +8,7 @@ import math
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from simvlm_jax.models.config import SimVLMConfig
 from simvlm_jax.models.layers import StochasticDepth, layer_rates, named
@@ -15,17 +16,44 @@ from simvlm_jax.models.layers import StochasticDepth, layer_rates, named
 CONV_AXES = ("conv_height", "conv_width", "conv_in", "conv_out")
 
 
-def conv(features: int, kernel: int, stride: int, config: SimVLMConfig, name: str) -> nn.Conv:
-    """A square convolution without bias, 'SAME' padding, kernel [kernel, kernel, in, out]."""
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        (stride, stride),
-        use_bias=False,
-        dtype=config.dtype,
-        kernel_init=named(nn.initializers.he_normal(), CONV_AXES),
-        name=name,
-    )
+class Convolution(nn.Module):
+    """A square convolution without bias, 'SAME' padding, kernel [size, size, in, out]."""
+
+    config: SimVLMConfig
+    features: int
+    size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H/stride, W/stride, features]."""
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", named(nn.initializers.he_normal(), CONV_AXES), shape)
+        kernel = kernel.astype(self.config.dtype)
+        if self.size == 1:
+            # A matrix product: the same program on TPU, and 3 times faster on CPU.
+            return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+        return jax.lax.conv_general_dilated(
+            x, kernel, (self.stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 maximum with stride 2, 'SAME' padding: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
+
+    Written as the maximum of shifted slices, one axis at a time: the gradient of XLA's
+    windowed maximum is 6 times slower on CPU. Where entries tie, they share the gradient.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        half = -(-size // 2)
+        before = (2 * half + 1 - size) // 2  # 0 for an even size, 1 for an odd one
+        pad = [(0, 0)] * 4
+        pad[axis] = (before, 2 * half + 1 - size - before)
+        x = jnp.pad(x, pad, constant_values=-jnp.inf)
+        shifted = [jax.lax.slice_in_dim(x, i, i + 2 * half - 1, 2, axis) for i in range(3)]
+        x = jnp.maximum(jnp.maximum(shifted[0], shifted[1]), shifted[2])
+    return x
 
 
 def group_norm(channels: int, config: SimVLMConfig, name: str, zero: bool = False) -> nn.GroupNorm:
@@ -56,14 +84,16 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H/stride, W/stride, 4 * channels]."""
         config, channels = self.config, self.channels
-        y = nn.relu(group_norm(channels, config, "norm1")(conv(channels, 1, 1, config, "conv1")(x)))
-        y = conv(channels, 3, self.stride, config, "conv2")(y)
+        y = nn.relu(
+            group_norm(channels, config, "norm1")(Convolution(config, channels, 1, name="conv1")(x))
+        )
+        y = Convolution(config, channels, 3, self.stride, name="conv2")(y)
         y = nn.relu(group_norm(channels, config, "norm2")(y))
-        y = conv(4 * channels, 1, 1, config, "conv3")(y)
+        y = Convolution(config, 4 * channels, 1, 1, name="conv3")(y)
         # The branch starts at zero, so a deep stage starts as a shallow one.
         y = group_norm(4 * channels, config, "norm3", zero=True)(y)
         if x.shape != y.shape:
-            x = conv(4 * channels, 1, self.stride, config, "shortcut")(x)
+            x = Convolution(config, 4 * channels, 1, self.stride, name="shortcut")(x)
             x = group_norm(4 * channels, config, "shortcut_norm")(x)
         return nn.relu(x + StochasticDepth(config.stochastic_depth_rate > 0)(y, self.drop_rate))
 
@@ -78,9 +108,9 @@ class ConvStage(nn.Module):
         """Image [B, H, W, 3] -> [B, H/stride, W/stride, C], stride = config.conv_stride."""
         config = self.config
         rates = iter(layer_rates(config.stochastic_depth_rate, sum(config.conv_layers)))
-        x = conv(config.conv_width, 7, 2, config, "stem")(image.astype(config.dtype))
+        x = Convolution(config, config.conv_width, 7, 2, name="stem")(image.astype(config.dtype))
         x = nn.relu(group_norm(config.conv_width, config, "stem_norm")(x))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
+        x = max_pool(x)
         for stage, blocks in enumerate(config.conv_layers):
             for block in range(blocks):
                 stride = 2 if block == 0 and stage in (1, 2) else 1

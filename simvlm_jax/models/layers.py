@@ -98,8 +98,7 @@ class Mlp(nn.Module):
         config = self.config
         hidden = ("embed", "mlp")
         y = dense(config.mlp_width, hidden, self.style, config.dtype, "in")(x)
-        # T5 1.1 uses the tanh form of GELU; ViT the exact one.
-        y = nn.gelu(y, approximate=self.style == "t5")
+        y = nn.gelu(y)  # the tanh form, as in JAX's ViT and in T5 1.1
         if self.style == "t5":
             y = y * dense(config.mlp_width, hidden, self.style, config.dtype, "gate")(x)
         return dense(config.width, ("mlp", "embed"), self.style, config.dtype, "out")(y)
