@@ -1,0 +1,80 @@
+"""`simvlm inspect`: look at a run before anything is trained."""
+
+import argparse
+
+from simvlm_jax.cli import options
+
+HELP = "show a run's configuration, its parameters, or a real batch token by token"
+EXAMPLE = "simvlm inspect batch --gin_file=runs/demo.gin --step=100"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("what", choices=("config", "params", "batch"))
+    options.add_gin(parser)
+    parser.add_argument("--step", type=int, default=0, help="which batch (default: the first)")
+    parser.add_argument("--groups", type=int, default=1, help="how many groups of it to show")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what was asked for."""
+    options.load_configuration(args)
+    from simvlm_jax import configuration
+
+    if args.what == "params":
+        # A model file alone is enough here; nothing of the run is built.
+        from simvlm_jax.models.tables import parameter_table
+
+        print(parameter_table(configuration.value("MODEL").config))
+        return 0
+    configuration.check_all_used("loop.train")
+    if args.what == "config":
+        print(configuration.resolved())
+        return 0
+    print(describe_batch(configuration.value("loop.train.stream"), args.step, args.groups))
+    return 0
+
+
+def describe_batch(stream, step: int, groups: int) -> str:
+    """The arrays of a batch, then the tokens of its first groups with their loss weights.
+
+    Args:
+      stream: offers `batches(start_step)`.
+      step: which batch.
+      groups: how many of its groups to spell out.
+    """
+    batch = next(stream.batches(step))
+    lines = [f"batch of step {step}"]
+    for name, array in batch.items():
+        span = f"{array.min():g} to {array.max():g}"
+        lines.append(f"  {name:<32}{array.dtype!s:<9}{array.shape!s:<22}{span}")
+    for group in range(min(groups, len(next(iter(batch.values()))))):
+        for prefix, kind in (("", "pair"), ("document_", "document")):
+            tokens = {
+                name.removeprefix(prefix): batch[name][group]
+                for name in batch
+                if name.startswith(f"{prefix}encoder") or name.startswith(f"{prefix}decoder")
+            }
+            for number in range(len(next(iter(tokens.values()), ()))):
+                one = {name: array[number] for name, array in tokens.items()}
+                lines += [f"group {group}, {kind} {number}", *_describe_example(one)]
+    return "\n".join(lines)
+
+
+def _describe_example(example: dict) -> list[str]:
+    """The prefix on one line, then one line per decoder position up to the last real one."""
+    from simvlm_jax.data.vocabulary import default_vocabulary
+
+    tokenizer = default_vocabulary().tokenizer
+
+    def piece(token: int) -> str:
+        return "<start>" if token == 0 else tokenizer.IdToPiece(int(token))
+
+    prefix = [piece(token) for token in example["encoder_input_tokens"] if token]
+    weights = example["decoder_loss_weights"]
+    last = max((i for i, weight in enumerate(weights) if weight), default=-1)
+    lines = [f"  prefix   {' '.join(prefix) or '(none)'}"]
+    for i in range(last + 1):
+        before, target = example["decoder_input_tokens"][i], example["decoder_target_tokens"][i]
+        lines.append(f"  {i:>3}  {piece(before):<18} -> {piece(target):<18} weight {weights[i]:g}")
+    return lines
