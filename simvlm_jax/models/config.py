@@ -9,6 +9,16 @@ from simvlm_jax.errors import UserError
 STYLES = ("vit", "t5")
 REMAT_POLICIES = ("none", "dots", "full")
 DTYPES = ("float32", "bfloat16")
+_COUNTS = (
+    "vocabulary_size",
+    "width",
+    "decoder_layers",
+    "heads",
+    "mlp_width",
+    "patch_size",
+    "conv_width",
+    "text_length",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +88,12 @@ class SimVLMConfig:
 
     def _problems(self) -> list[str]:
         found = []
-        for name in ("vocabulary_size", "width", "decoder_layers", "heads", "mlp_width"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 found.append(f"{name}={getattr(self, name)} must be at least 1")
-        if not found and self.width % self.heads:
+        if found:
+            return found
+        if self.width % self.heads:
             found.append(f"width={self.width} is not a multiple of heads={self.heads}")
         if len(self.image_size) != 2 or any(s < 1 or s % self.patch_size for s in self.image_size):
             found.append(
@@ -95,7 +107,7 @@ class SimVLMConfig:
                 f"patch_size={self.patch_size} is not a multiple of the conv stage's stride "
                 f"{self.conv_stride}"
             )
-        if self.decoder_only != (self.encoder_layers == 0):
+        if self.encoder_layers < 0 or self.decoder_only != (self.encoder_layers == 0):
             found.append(
                 f"encoder_layers={self.encoder_layers} with decoder_only={self.decoder_only}; "
                 "a decoder-only model has 0 encoder layers and any other has at least 1"
