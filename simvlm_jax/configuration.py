@@ -74,14 +74,15 @@ def resolved() -> str:
     return gin.config_str()
 
 
-def check_all_used(*roots: str) -> None:
-    """Refuses a binding that nothing reads, which is most often a misspelt one.
+def check(*roots: str) -> None:
+    """Refuses what a run still needs, and what nothing reads (most often a misspelt name).
 
     Args:
       roots: macros and configurables a verb starts from, as the configuration spells them.
 
     Raises:
-      UserError: some binding cannot be reached from the roots; the sentence names the first.
+      UserError: some %gin.REQUIRED stands unreplaced (gin itself would hand it to whoever asks,
+        as an object), or some binding cannot be reached from the roots.
     """
     references = _references(gin.config_str(max_line_length=10_000))
     reached, waiting = set(), list(roots)
@@ -90,6 +91,11 @@ def check_all_used(*roots: str) -> None:
         if name not in reached:
             reached.add(name)
             waiting.extend(references.get(name, ()))
+    missing = sorted(name for name in reached if "gin.REQUIRED" in references.get(name, ()))
+    if missing:
+        raise UserError(
+            f"The run needs {missing[0]}: set it in a gin file or with --gin '{missing[0]} = ...'."
+        )
     unused = sorted(set(references) - reached)
     if unused:
         raise UserError(
@@ -117,7 +123,7 @@ def _with_sentences(build: Callable[[], Any]) -> Any:
         return build()
     except (RuntimeError, ValueError, TypeError) as error:
         text = _one_line(error)
-        if "Required bindings" in text or "gin.REQUIRED" in text or "MacroError" in text:
+        if "Required bindings" in text:
             raise UserError(f"The gin configuration is not complete: {text}") from None
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None

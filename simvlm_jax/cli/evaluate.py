@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     from simvlm_jax import configuration
     from simvlm_jax.evaluation import runner
 
-    configuration.check_all_used("runner.evaluate")
+    configuration.check("runner.evaluate")
     metrics = configuration.call(
         runner.evaluate, model_dir=args.model_dir, config_text=configuration.resolved()
     )

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
         print(parameter_table(configuration.value("MODEL").config))
         return 0
-    configuration.check_all_used("loop.train")
+    configuration.check("loop.train")
     if args.what == "config":
         print(configuration.resolved())
         return 0

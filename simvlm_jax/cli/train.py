@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from simvlm_jax.data.vocabulary import default_vocabulary
     from simvlm_jax.training import loop
 
-    configuration.check_all_used("loop.train")
+    configuration.check("loop.train")
     model = configuration.value("loop.train.model")
     files = {
         "model_config.json": json.dumps(model.to_json(), indent=2).encode(),
