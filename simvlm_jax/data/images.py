@@ -65,11 +65,12 @@ def read_image(
       decoded and is all zeros).
     """
 
+    # TensorFlow hands strings over as bytes in a graph, as arrays outside one.
     def run(
-        content: bytes, box: np.ndarray, colour: np.ndarray, number: np.ndarray
+        content: bytes | np.ndarray, box: np.ndarray, colour: np.ndarray, number: np.ndarray
     ) -> tuple[np.ndarray, np.float32]:
         try:
-            image = pillow_images.decode(content)
+            image = pillow_images.decode(np.asarray(content, object).item())
         except UserError as error:
             if on_failure:
                 on_failure(int(number), str(error))

@@ -15,7 +15,7 @@ from simvlm_jax.data.mapping import map_examples
 from simvlm_jax.data.seeds import PREFIX, example_key, uniform_integer
 from simvlm_jax.errors import UserError
 
-UNLIMITED = 1 << 30  # stands for "no limit" where seqio gives no sequence length
+UNLIMITED = 1 << 29  # where seqio gives no length; the sum of two must be an int32
 DISTRIBUTIONS = ("uniform", "zero")
 Lengths = Mapping[str, int] | None
 

@@ -74,7 +74,7 @@ def random_composition(total: tf.Tensor, parts: tf.Tensor, key: tf.Tensor) -> tf
     Returns:
       int32 [parts], each at least 1, of sum `total`.
     """
-    places = tf.random.experimental.stateless_shuffle(tf.range(1, total), key, alg="philox")
+    places = 1 + tf.argsort(tf.random.stateless_uniform([total - 1], key, alg="philox"))
     cuts = tf.concat([[0], tf.sort(places[: parts - 1]), [total]], axis=0)
     return cuts[1:] - cuts[:-1]
 
