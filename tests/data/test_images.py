@@ -1,0 +1,155 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from simvlm_jax.data.images import Augmentation, crop_box, read_image
+from simvlm_jax.data.pillow_images import load_image
+from simvlm_jax.data.testing_records import draw
+from simvlm_jax.errors import UserError
+
+ONE_STEP = 1.01 / 127.5  # of 8 bits: Pillow rounds its result to it
+WHOLE_IMAGE = Augmentation(area=(1.0, 1.0), aspect=(1.0, 1.0))
+
+
+def encode(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def halves(size=(32, 16), left=(255, 0, 0), right=(0, 0, 255)):
+    image = Image.new("RGB", size, left)
+    image.paste(right, (size[0] // 2, 0, size[0], size[1]))
+    return image
+
+
+def read(encoded, seed=(0, 0), size=(16, 16), augmentation=None, **options):
+    pixels, decoded = read_image(
+        tf.constant(encoded),
+        tf.constant(seed, tf.int32),
+        size,
+        augmentation or Augmentation(),
+        **options,
+    )
+    return pixels.numpy(), float(decoded)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 9), (40, 60)])
+def test_evaluation_agrees_with_tensorflow_s_own_decoder_and_filter(size):
+    noise = np.random.default_rng(0).integers(0, 256, (37, 53, 4), np.uint8)
+    encoded = encode(Image.fromarray(noise))
+    rgba = tf.cast(tf.io.decode_png(encoded, channels=4), tf.float32)
+    alpha = rgba[..., 3:] / 255
+    opaque = rgba[..., :3] * alpha + 255 * (1 - alpha)
+    wanted = tf.image.resize(opaque, size, method="bilinear", antialias=True) / 127.5 - 1
+    pixels, decoded = read(encoded, size=size)
+    assert decoded == 1
+    # Pillow rounds twice: after laying the image on white, and after resizing it.
+    np.testing.assert_allclose(pixels, wanted, atol=2 * ONE_STEP)
+    assert np.abs(pixels - wanted).mean() < 0.5 * ONE_STEP
+
+
+def test_jpeg_agrees_with_tensorflow_s_decoder():
+    smooth = Image.fromarray(np.linspace(0, 255, 48 * 48 * 3).reshape(48, 48, 3).astype(np.uint8))
+    encoded = encode(smooth, "JPEG", quality=90)
+    rgb = tf.cast(tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE"), tf.float32)
+    wanted = tf.image.resize(rgb, (16, 16), method="bilinear", antialias=True) / 127.5 - 1
+    np.testing.assert_allclose(read(encoded)[0], wanted, atol=2 * ONE_STEP)
+
+
+def test_evaluation_gives_exactly_what_captioning_reads():
+    encoded = draw("orange", "circle", "left", 40)
+    pixels, _ = read(encoded, size=(24, 20))
+    np.testing.assert_array_equal(pixels, load_image(encoded, (24, 20)))
+    assert pixels.dtype == np.float32 and pixels.shape == (24, 20, 3)
+
+
+def test_shape_is_static_in_a_pipeline():
+    dataset = tf.data.Dataset.from_tensors(encode(halves()))
+    dataset = dataset.map(lambda e: read_image(e, tf.zeros([2], tf.int32), (8, 6), Augmentation()))
+    assert dataset.element_spec[0].shape == (8, 6, 3)
+
+
+@given(
+    draws=st.lists(st.floats(0, 0.875, width=32), min_size=4, max_size=4),
+    smallest=st.floats(0.1, 1.0),
+    aspect=st.floats(1.0, 2.0),
+)
+@settings(deadline=None, max_examples=60)
+def test_crop_lies_within_the_image_and_the_ranges(draws, smallest, aspect):
+    augmentation = Augmentation(area=(smallest, 1.0), aspect=(1 / aspect, aspect))
+    top, left, height, width = crop_box(tf.constant(draws), augmentation).numpy()
+    assert min(top, left) >= 0 and max(top + height, left + width) <= 1 + 1e-6
+    assert smallest - 1e-5 <= height * width <= 1 + 1e-5
+    assert 1 / aspect - 1e-4 <= width / height <= aspect + 1e-4
+
+
+def test_crop_is_cut_before_it_is_resized():
+    ramp = np.tile(np.arange(200, dtype=np.uint8), (100, 1))
+    encoded = encode(Image.fromarray(ramp))
+    augmentation = Augmentation(area=(0.5, 0.7))
+    seed = tf.constant([5, 6])
+    draws = tf.random.stateless_uniform([7], seed, alg="philox")
+    _, left, _, width = crop_box(draws[:4], augmentation).numpy()
+    pixels, _ = read(encoded, (5, 6), (10, 20), augmentation)
+    wanted = 200 * (left + width * (np.arange(20) + 0.5) / 20) - 0.5
+    found = (pixels[5, :, 0] + 1) * 127.5
+    np.testing.assert_allclose(found[1:-1], wanted[1:-1], atol=0.6)
+
+
+def test_every_choice_is_a_function_of_the_seed():
+    encoded = draw("red", "square", "right", 40)
+    again = [read(encoded, (3, 4))[0] for _ in range(2)]
+    np.testing.assert_array_equal(*again)
+    others = {read(encoded, (3, number))[0].tobytes() for number in range(8)}
+    assert len(others) == 8
+
+
+def test_background_is_white_in_evaluation_and_random_in_training():
+    encoded = encode(Image.new("RGBA", (8, 8), (0, 0, 0, 0)))
+    np.testing.assert_array_equal(read(encoded)[0], 1.0)
+    colours = {tuple(read(encoded, (1, number))[0][0, 0]) for number in range(1, 9)}
+    assert len(colours) == 8
+    plain = Augmentation(random_background=False)
+    np.testing.assert_array_equal(read(encoded, (1, 2), augmentation=plain)[0], 1.0)
+
+
+def test_half_transparent_pixels_show_half_of_the_background():
+    encoded = encode(Image.new("RGBA", (8, 8), (0, 0, 0, 128)))
+    np.testing.assert_allclose(read(encoded)[0], 127 / 127.5 - 1, atol=ONE_STEP)
+
+
+def test_nothing_is_flipped():
+    encoded = encode(halves())
+    for number in range(1, 40):
+        red = read(encoded, (number, 1))[0][..., 0].mean(0)
+        assert red[0] > red[-1]
+
+
+def test_an_image_that_cannot_be_decoded_becomes_zeros_and_is_named():
+    noted = []
+    encoded = encode(halves())[:60]
+    pixels, decoded = read(encoded, example_id=17, on_failure=lambda *entry: noted.append(entry))
+    assert decoded == 0 and not pixels.any()
+    assert [number for number, _ in noted] == [17] and "cannot be read" in noted[0][1]
+    assert read(b"", size=(4, 4))[1] == 0
+
+
+def test_whole_image_augmentation_is_evaluation_on_an_opaque_image():
+    encoded = encode(halves())
+    np.testing.assert_array_equal(
+        read(encoded, (9, 9), augmentation=WHOLE_IMAGE)[0], read(encoded)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{"area": (0.0, 1.0)}, {"area": (0.9, 0.5)}, {"aspect": (2, 3)}]
+)
+def test_ranges_without_a_crop_are_refused(options):
+    with pytest.raises(UserError, match="crop's"):
+        Augmentation(**options)

@@ -1,0 +1,59 @@
+import numpy as np
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simvlm_jax.data.order import global_position, locate, order_key
+
+
+def places(first, count, records, key=5):
+    epochs, indices = locate(tf.range(first, first + count, dtype=tf.int64), records, key)
+    return epochs.numpy().tolist(), indices.numpy().tolist()
+
+
+@given(st.integers(1, 60), st.integers(0, 2**63 - 1))
+@settings(deadline=None, max_examples=40)
+def test_every_record_is_shown_once_an_epoch(records, key):
+    epochs, indices = places(0, 3 * records, records, key)
+    for epoch in range(3):
+        part = slice(epoch * records, (epoch + 1) * records)
+        assert set(epochs[part]) == {epoch}
+        assert sorted(indices[part]) == list(range(records))
+
+
+def test_orders_differ_between_epochs_seeds_and_tasks():
+    _, indices = places(0, 200, 100)
+    assert indices[:100] != indices[100:]
+    keys = {order_key(seed, name) for seed in (0, 1) for name in ("a", "b")}
+    assert len(keys) == 4 and all(0 <= key < 2**63 for key in keys)
+    assert len({tuple(places(0, 100, 100, key)[1]) for key in keys}) == 4
+
+
+def test_any_position_is_reached_at_once():
+    epochs, indices = places(10**15, 3, 1000)
+    assert epochs == [10**12] * 3
+    assert indices == places(10**15 - 2, 5, 1000)[1][2:]
+
+
+def test_it_is_index_shuffle_one_by_one():
+    key = order_key(3, "task")
+    wanted = [
+        int(
+            tf.random.experimental.index_shuffle(
+                tf.constant(p % 7, tf.int64),
+                tf.constant([key, p // 7], tf.int64),
+                tf.constant(6, tf.int64),
+            )
+        )
+        for p in range(20)
+    ]
+    assert places(0, 20, 7, key)[1] == wanted
+
+
+@given(st.integers(1, 5), st.integers(1, 6))
+@settings(deadline=None, max_examples=30)
+def test_hosts_together_take_every_position_in_slices(hosts, per_step):
+    local = tf.range(4 * per_step, dtype=tf.int64)
+    taken = [global_position(local, per_step, host, hosts).numpy() for host in range(hosts)]
+    steps = np.stack(taken).reshape(hosts, 4, per_step).transpose(1, 0, 2)
+    np.testing.assert_array_equal(steps.reshape(-1), np.arange(4 * per_step * hosts))

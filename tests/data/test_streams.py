@@ -1,0 +1,193 @@
+import collections
+import contextlib
+import functools
+
+import numpy as np
+import pytest
+import seqio
+import simvlm_jax.tasks  # noqa: F401  registers the tasks
+import tensorflow as tf
+
+from simvlm_jax.data.features import task_features
+from simvlm_jax.data.ledger import FailureLedger
+from simvlm_jax.data.plain import get_task
+from simvlm_jax.data.preprocessors import from_record, source_to_target
+from simvlm_jax.data.sources import ArrayRecordSource, ShardReader
+from simvlm_jax.data.streams import GroupStream
+from simvlm_jax.data.testing_records import draw, write_records
+from simvlm_jax.data.vocabulary import default_vocabulary
+from simvlm_jax.errors import UserError
+
+PAIR = {"image": 1, "example_seed": 2, "inputs": 16, "targets": 24}
+TEXT = {"inputs": 2, "targets": 200}  # room for whole documents
+DOCUMENTS = 11
+TOKENS = ["encoder_input_tokens", "decoder_target_tokens"]
+
+
+def stream(pairs=None, documents=None, groups=4, **options):
+    settings = {"pair_lengths": PAIR, "document_lengths": TEXT, "image_size": (8, 8), "seed": 1}
+    return GroupStream(pairs or {}, documents or {}, groups, **(settings | options))
+
+
+def take(made, count, start=0):
+    batches = made.batches(start)
+    return [next(batches) for _ in range(count)]
+
+
+def texts(batches, prefix=""):
+    """The whole texts of a stream, in order: prefix and rest joined again, without pads."""
+    for batch in batches:
+        sides = [
+            batch[prefix + name].reshape(-1, batch[prefix + name].shape[-1]) for name in TOKENS
+        ]
+        for pair in zip(*sides, strict=True):
+            yield tuple(int(token) for side in pair for token in side if token)
+
+
+def assert_equal(one, other):
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+@contextlib.contextmanager
+def registered(name, source, *preprocessors, image=False):
+    features = task_features(default_vocabulary(), image=image)
+    seqio.TaskRegistry.add(
+        name, source=source, preprocessors=preprocessors, output_features=features
+    )
+    yield name
+    seqio.TaskRegistry.remove(name)
+
+
+def test_groups_hold_exact_counts_of_each_side(data_folder):
+    made = stream({"openmoji_prefix_lm": 2, "openmoji_en_de": 1}, {"documents_lm": 1})
+    (batch,) = take(made, 1)
+    assert made.input_shapes == {name: array.shape for name, array in batch.items()}
+    assert made.input_types == {name: array.dtype for name, array in batch.items()}
+    assert batch["image"].shape == (4, 3, 8, 8, 3)
+    assert batch["document_decoder_target_tokens"].shape == (4, 1, 200)
+    # The second task stands behind the first in every group: its prefix is not the prompt's.
+    alone = take(stream({"openmoji_en_de": 1}), 1)[0]
+    np.testing.assert_array_equal(batch["image"][:, 2:], alone["image"])
+
+
+def test_every_document_comes_once_an_epoch_across_ragged_ends(data_folder):
+    made = stream(documents={"documents_lm": 1}, groups=3)
+    seen = list(texts(take(made, DOCUMENTS), "document_"))
+    epochs = [seen[start : start + DOCUMENTS] for start in range(0, 3 * DOCUMENTS, DOCUMENTS)]
+    assert all(set(epoch) == set(seen) for epoch in epochs)
+    assert len(set(seen)) == DOCUMENTS and len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_any_step_can_be_the_first(data_folder):
+    made = stream({"openmoji_prefix_lm": 2}, {"documents_prefix_lm": 1})
+    wanted = take(made, 12)
+    for start in (1, 9):
+        for one, other in zip(take(made, 3, start), wanted[start:], strict=False):
+            assert_equal(one, other)
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_the_same_global_batch(data_folder, hosts):
+    sides = {"pairs": {"openmoji_prefix_lm": 2}, "documents": {"documents_prefix_lm": 1}}
+    wanted = take(stream(**sides), 3)
+    parts = [take(stream(**sides, host_index=h, host_count=hosts), 3) for h in range(hosts)]
+    for step, whole in enumerate(wanted):
+        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in whole}
+        assert_equal(joined, whole)
+
+
+def test_epochs_change_prefixes_and_crops(data_folder):
+    batches = take(stream({"openmoji_prefix_lm": 1}, groups=29), 2)
+    shown = collections.defaultdict(list)
+    for batch in batches:
+        for slot, text in enumerate(texts([batch])):
+            prefix = int((batch["encoder_input_tokens"][slot] != 0).sum())
+            shown[text].append((prefix, batch["image"][slot].tobytes()))
+    assert len(shown) == 29 and all(len(times) == 2 for times in shown.values())
+    assert sum(one[0] != other[0] for one, other in shown.values()) > 15
+    assert all(one[1] != other[1] for one, other in shown.values())
+
+
+def test_seed_decides_the_order(data_folder):
+    orders = [
+        list(texts(take(stream(documents={"documents_lm": 1}, seed=seed), 2), "document_"))
+        for seed in (1, 1, 2)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_examples_are_those_of_the_files(data_folder):
+    seen = set(texts(take(stream(documents={"documents_lm": 1}, groups=DOCUMENTS), 1), "document_"))
+    source, vocabulary = get_task("documents_lm").source, default_vocabulary()
+    stored = source.get_dataset("train", shuffle=False).as_numpy_iterator()
+    assert seen == {(*vocabulary.encode(e["text"].decode()), 1) for e in stored}
+
+
+def test_broken_images_keep_their_slots_and_too_many_stop_the_run(data_folder, tmp_path):
+    whole = draw("red", "circle", "left")
+    images = [whole, whole[:50], whole, whole]
+    records = [{"id": n, "image": image, "text": "a red circle"} for n, image in enumerate(images)]
+    write_records(tmp_path, "train", records)
+    fields = {
+        name: tf.io.FixedLenFeature([], tf.int64 if name == "id" else tf.string)
+        for name in ("id", "image", "text")
+    }
+    source = ArrayRecordSource(str(tmp_path), ["train"], fields)
+    named = functools.partial(from_record, targets="{text}", inputs="a", image="image")
+    with registered("broken_images", source, named, source_to_target, image=True) as task:
+        ledger = FailureLedger(largest_share=0.0, always_allowed=1 << 30)
+        (batch,) = take(stream({task: 1}, ledger=ledger), 1)
+        taught = batch["decoder_loss_weights"].any(axis=(1, 2))
+        assert sorted(taught) == [False, True, True, True]
+        assert not batch["image"][~taught].any() and batch["image"][taught].any()
+        assert {entry[:2] for entry in ledger.entries} == {(task, 1)}
+        strict = FailureLedger(largest_share=0.1, always_allowed=0)
+        with pytest.raises(UserError, match="example 1 of broken_images"):
+            take(stream({task: 1}, ledger=strict), 1)
+
+
+def test_an_unreadable_record_is_one_sentence(data_folder, monkeypatch):
+    def refuse(self, indices):
+        raise UserError("A record of x cannot be read; prepare the data again.")
+
+    made = stream(documents={"documents_lm": 1})
+    monkeypatch.setattr(ShardReader, "read", refuse)
+    with pytest.raises(UserError, match="^A record of x cannot be read; prepare the data again.$"):
+        take(made, 1)
+
+
+def test_a_task_that_filters_is_refused(data_folder):
+    source = get_task("documents_lm").source
+    filtering = lambda dataset: dataset.filter(lambda example: example["id"] > 0)  # noqa: E731
+    named = functools.partial(from_record, targets="{text}", inputs="a")
+    with (
+        registered("filtering", source, filtering, named, source_to_target) as task,
+        pytest.raises(UserError, match="'filtering' filters"),
+    ):
+        take(stream(documents={task: 1}), 1)
+
+
+def test_a_source_without_random_access_is_refused(data_folder):
+    source = seqio.FunctionDataSource(lambda split, shuffle_files, seed=None: None, ["train"])
+    with registered("in_order", source) as task, pytest.raises(UserError, match="by index"):
+        stream(documents={task: 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"host_count": 3}, "4 groups cannot be divided over 3 hosts"),
+        ({"groups": 0}, "0 groups"),
+        ({"host_index": 2, "host_count": 2}, "no host 2 among 2"),
+        ({"documents": {}}, "at least one task"),
+        ({"documents": {"documents_lm": 0}}, "at least one example"),
+        ({"documents": {"unknown": 1}}, "no task 'unknown'"),
+        ({"split": "test"}, "no split 'test'"),
+        ({"document_lengths": {"inputs": 3}}, "give a length for each"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(data_folder, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        stream(**({"documents": {"documents_lm": 1}} | options))
