@@ -1,0 +1,163 @@
+"""A trained model as a captioner: images in, texts out. It needs neither gin nor TensorFlow.
+
+Dimension letters: B images, H W their height and width, E prompt tokens, T generated tokens.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import sentencepiece
+
+from simvlm_jax.errors import UserError
+from simvlm_jax.model import PrefixLMModel
+
+EOS_ID = 1
+MAX_LENGTH = 32
+
+
+class Captioner:
+    """Generates a text for each image (paper, section 4.3).
+
+    Attributes:
+        image_size: (height, width) of the images it takes.
+        prompt: The text that its run put before every caption.
+    """
+
+    def __init__(
+        self,
+        model: PrefixLMModel,
+        params: Any,
+        vocabulary: sentencepiece.SentencePieceProcessor,
+        max_length: int,
+    ) -> None:
+        """Keeps the parts; `load` makes one from a run's folder.
+
+        Args:
+            model: The model, with its decoding settings.
+            params: Its parameters.
+            vocabulary: Its pieces; ids from the number of pieces on are sentinels, not text.
+            max_length: T, the most tokens to generate, end of sequence included.
+        """
+        self._vocabulary, self._params, self._max_length = vocabulary, params, max_length
+        self._text_length = model.config.text_length
+        self._one_side = model.config.decoder_only
+        self._predict = jax.jit(model.predict_batch_with_aux)
+        self._batch_size = 0
+        self.image_size = model.config.image_size
+        self.prompt = model.prompt
+
+    @classmethod
+    def load(
+        cls,
+        model_dir: str | Path,
+        step: int | None = None,
+        beams: int | None = None,
+        max_length: int | None = None,
+    ) -> "Captioner":
+        """Opens a run's folder.
+
+        Args:
+            model_dir: A folder with model_config.json, vocabulary.model and checkpoints.
+            step: Which checkpoint; None takes the newest.
+            beams: 1 decodes greedily, more by beam search; None as the run was configured.
+            max_length: The most tokens to generate; None allows 32, or what the model has room for.
+
+        Raises:
+            UserError: If a file or the checkpoint is missing, or they do not belong together.
+        """
+        from simvlm_jax.training.checkpoints import restore_params
+
+        folder = Path(model_dir)
+        values = json.loads(_read(folder, "model_config.json"))
+        # A caption is the likeliest text: where the run samples, the captioner does not.
+        decoding = {"temperature": 0.0} | ({} if beams is None else {"beams": beams})
+        model = PrefixLMModel.from_json(values, **decoding)
+        vocabulary = sentencepiece.SentencePieceProcessor()
+        vocabulary.LoadFromSerializedProto(_read(folder, "vocabulary.model"))
+        _require_room(folder, vocabulary, model)
+        params = restore_params(folder, step)
+        _require_same_shapes(folder, model, params)
+        return cls(
+            model, params, vocabulary, max_length or min(MAX_LENGTH, model.config.text_length)
+        )
+
+    def caption(self, images: np.ndarray, prompt: str) -> list[tuple[str, float]]:
+        """Generates after the image and a prompt.
+
+        A batch smaller than the largest one so far is filled up to it with blank images, so that
+        only one shape is compiled.
+
+        Args:
+            images: float32 [B, H, W, 3] in [-1, 1].
+            prompt: Text for the encoder, after the image; it may be empty.
+
+        Returns:
+            For each image its text, without the prompt, and the text's log probability (divided by
+            the length penalty when searching with beams).
+
+        Raises:
+            UserError: If the prompt or the output is longer than the model's text positions.
+        """
+        prompt_ids = self._vocabulary.EncodeAsIds(prompt) or [0]
+        self._require_length(len(prompt_ids))
+        self._batch_size = max(self._batch_size, len(images))
+        missing = self._batch_size - len(images)
+        batch = {
+            "image": np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)]),
+            "encoder_input_tokens": np.tile(np.int32(prompt_ids), (self._batch_size, 1)),
+            # Only its shape counts: it says how much may be generated.
+            "decoder_input_tokens": np.zeros((self._batch_size, self._max_length), np.int32),
+        }
+        tokens, aux = jax.device_get(self._predict(self._params, batch))
+        texts = [self._text(row) for row in tokens[: len(images)].tolist()]
+        return list(zip(texts, aux["scores"].tolist(), strict=False))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """Decodes up to the end of sequence, leaving out sentinels and padding.
+
+        Example, with 8 pieces: [5, 9, 6, 1, 0] is the text of [5, 6].
+        """
+        ids = ids[: ids.index(EOS_ID)] if EOS_ID in ids else ids
+        pieces = self._vocabulary.GetPieceSize()
+        return self._vocabulary.DecodeIds([i for i in ids if 0 < i < pieces])
+
+    def _require_length(self, prompt_length: int) -> None:
+        room = self._text_length - (prompt_length if self._one_side else 0)
+        if prompt_length > self._text_length or self._max_length > room:
+            raise UserError(
+                f"The model has {self._text_length} text positions: a prompt of {prompt_length} "
+                f"tokens and an output of {self._max_length} do not fit, make one of them shorter."
+            )
+
+
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}: give the model_dir of a trained model.")
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {name}: give the model_dir of a trained model.")
+    return path.read_bytes()
+
+
+def _require_room(
+    folder: Path, vocabulary: sentencepiece.SentencePieceProcessor, model: PrefixLMModel
+) -> None:
+    pieces, rows = vocabulary.GetPieceSize(), model.config.vocabulary_size
+    if pieces > rows:
+        raise UserError(
+            f"{folder / 'vocabulary.model'} has {pieces} pieces, but the model was trained with at "
+            f"most {rows}: bring back the vocabulary it was trained with."
+        )
+
+
+def _require_same_shapes(folder: Path, model: PrefixLMModel, params: Mapping[str, Any]) -> None:
+    expected = jax.eval_shape(lambda: model.get_initial_variables(jax.random.key(0), {})["params"])
+    if jax.tree.map(np.shape, expected) != jax.tree.map(np.shape, params):
+        raise UserError(
+            f"{folder / 'model_config.json'} describes another network than the checkpoint holds: "
+            "bring back the file it was trained with."
+        )
