@@ -57,14 +57,15 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def group_norm(channels: int, config: SimVLMConfig, name: str, zero: bool = False) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or as many as divide the channels (16 at Huge's 80).
+    """GroupNorm over groups of 16 channels (Wu & He 2018), fewer where 16 does not divide them.
 
     Not BatchNorm: its running statistics would be state outside the parameters, and they mix
-    the examples of a batch.
+    the examples of a batch. A group of one channel would be worse still: it subtracts each
+    image's mean colour.
     """
     scale = nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
     return nn.GroupNorm(
-        num_groups=math.gcd(32, channels),
+        num_groups=channels // math.gcd(16, channels),
         dtype=config.dtype,
         scale_init=named(scale, ("conv_out",)),
         bias_init=named(nn.initializers.zeros_init(), ("conv_out",)),
