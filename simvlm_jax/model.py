@@ -109,7 +109,7 @@ class PrefixLMModel:
           z_loss: see `objectives.token_sums`.
           beams: 1 decodes greedily, more by beam search.
           length_penalty: exponent of beam search's length penalty.
-          temperature: above 0 samples instead.
+          temperature: above 0 samples instead, and keeps the likeliest of `beams` draws.
           top_k: sample among the k likeliest tokens only; 0 means all.
           top_p: sample among the likeliest tokens that hold this probability.
           prompt: text put into the encoder before a caption is generated.
@@ -278,7 +278,9 @@ class PrefixLMModel:
             if rng is None:
                 raise UserError("Sampling (temperature above 0) needs a random key.")
             options = {k: settings[k] for k in ("temperature", "top_k", "top_p")}
-            tokens, scores = decoding.sample(step, cache, size, length, rng, **options)
+            tokens, scores = decoding.sample(
+                step, cache, size, length, rng, samples=beams, **options
+            )
         elif beams > 1:
             tokens, scores = decoding.beam_search(
                 step, cache, size, beams, length, length_penalty=settings["length_penalty"]
