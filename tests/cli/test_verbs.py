@@ -1,0 +1,176 @@
+"""Train, finetune, evaluate, inspect and caption on a made-up data folder, as a user would."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from simvlm_jax.cli.main import main
+from simvlm_jax.data.testing_records import make_data
+
+SMALL = [
+    "TOTAL_STEPS = 3",
+    "BATCH_SIZE = 2",
+    "IMAGE_SIZE = (32, 32)",
+    "VOCABULARY_SIZE = 256",
+    "config.SimVLMConfig.width = 16",
+    "config.SimVLMConfig.heads = 2",
+    "config.SimVLMConfig.mlp_width = 32",
+    "config.SimVLMConfig.encoder_layers = 1",
+    "config.SimVLMConfig.decoder_layers = 1",
+    "config.SimVLMConfig.conv_layers = (1, 1, 1)",
+    "config.SimVLMConfig.conv_width = 4",
+]
+
+
+def bindings(*lines):
+    return [part for line in lines for part in ("--gin", line)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A prepared data folder and a run's folder, trained through the demo's own files."""
+    root = tmp_path_factory.mktemp("verbs")
+    data, run = make_data(root / "data"), root / "run"
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("SIMVLM_DATA_DIR", str(data))
+    assert main(["train", "--gin_file=runs/demo.gin", f"--model_dir={run}", *bindings(*SMALL)]) == 0
+    finetune = bindings(*SMALL, f"PRETRAINED = '{run}'")
+    target = f"--model_dir={run / 'translation'}"
+    assert main(["train", "--gin_file=runs/demo_translation.gin", target, *finetune]) == 0
+    yield data, run
+    monkeypatch.undo()
+
+
+@pytest.fixture(scope="module")
+def metrics(folders):
+    _, run = folders
+    assert main(["evaluate", "--gin_file=runs/demo_evaluate.gin", f"--model_dir={run}"]) == 0
+    return json.loads((run / "metrics.json").read_text())
+
+
+def test_a_run_can_be_opened_without_its_configuration(folders):
+    _, run = folders
+    config = json.loads((run / "model_config.json").read_text())
+    assert config["network"]["width"] == 16 and config["prompt"] == "a picture of"
+    assert "TOTAL_STEPS = 3" in (run / "config.gin").read_text()
+    assert json.loads((run / "training.json").read_text())["steps"] == 3
+
+
+def test_finetuning_starts_from_the_pretrained_parameters(folders):
+    from simvlm_jax.training.checkpoints import restore_params
+
+    _, run = folders
+    before, after = restore_params(run), restore_params(run / "translation")
+    moved = abs(after["token_embedding"] - before["token_embedding"])
+    # Three small steps move a parameter by less than its own spread: 0.02 at the start.
+    assert 0 < moved.max() < 0.02
+
+
+def test_metrics_have_every_key_with_its_controls(metrics):
+    assert metrics["steps"] == 3
+    assert metrics["seconds"]["total"] > 0 and metrics["seconds"]["pretraining"] > 0
+    for section in ("variants", "concepts"):
+        for key in ("exact_match", "cider"):
+            for suffix in ("", "_shuffled", "_most_frequent"):
+                assert f"{key}{suffix}" in metrics[section]
+        assert metrics[section]["loss"] > 0 and metrics[section]["loss_shuffled"] > 0
+    for suffix in ("", "_shuffled", "_without_image"):
+        assert f"chrf{suffix}" in metrics["translation"]
+        assert f"exact_match{suffix}" in metrics["translation"]
+
+
+def test_the_report_holds_the_images_and_the_curves(folders, metrics):
+    page = (folders[1] / "report" / "index.html").read_text()
+    assert page.count("data:image/png;base64,") >= metrics["variants"]["examples"]
+    assert "<svg" in page and "translation" in page
+
+
+def test_the_loss_is_that_of_a_plain_computation(folders, metrics):
+    import numpy as np
+
+    from simvlm_jax.evaluation.predictor import Predictor
+
+    lengths = {"image": 1, "example_seed": 2, "inputs": 24, "targets": 24}
+    predictor = Predictor(folders[1], batch_size=64)
+    arrays, _ = predictor.split("openmoji_captions", "variants", lengths)
+    logits = predictor.model.network.apply(
+        {"params": predictor.params},
+        arrays["image"],
+        arrays["encoder_input_tokens"],
+        arrays["decoder_input_tokens"],
+    )
+    logits = np.float64(logits)
+    log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    targets, weights = arrays["decoder_target_tokens"], arrays["decoder_loss_weights"]
+    chosen = np.take_along_axis(log_probabilities, targets[..., None], -1)[..., 0]
+    assert metrics["variants"]["loss"] == pytest.approx(-(chosen * weights).sum() / weights.sum())
+
+
+def test_a_second_evaluation_is_reused_until_something_changes(folders, metrics, capsys):
+    _, run = folders
+    command = ["evaluate", "--gin_file=runs/demo_evaluate.gin", f"--model_dir={run}"]
+    written = (run / "metrics.json").stat().st_mtime_ns
+    assert main(command) == 0
+    assert "up to date" in capsys.readouterr().err
+    assert (run / "metrics.json").stat().st_mtime_ns == written
+    assert main([*command, "--gin", "evaluations.CaptionEvaluation.seed = 1"]) == 0
+    assert (run / "metrics.json").stat().st_mtime_ns > written
+
+
+def test_training_again_changes_nothing(folders):
+    _, run = folders
+    before = sorted((p, p.stat().st_mtime_ns) for p in (run / "checkpoints").rglob("*"))
+    assert main(["train", "--gin_file=runs/demo.gin", f"--model_dir={run}", *bindings(*SMALL)]) == 0
+    assert sorted((p, p.stat().st_mtime_ns) for p in (run / "checkpoints").rglob("*")) == before
+
+
+def test_inspect_shows_configuration_parameters_and_batch(folders, capsys):
+    files = ["--gin_file=runs/demo.gin", *bindings(*SMALL)]
+    assert main(["inspect", "config", *files]) == 0
+    assert "config.SimVLMConfig.width = 16" in capsys.readouterr().out
+    assert main(["inspect", "params", *files]) == 0
+    table = capsys.readouterr().out
+    assert "token_embedding" in table and "vocab" in table and "total" in table.lower()
+    assert main(["inspect", "batch", *files, "--step=2"]) == 0
+    text = capsys.readouterr().out
+    assert "(2, 8, 32, 32, 3)" in text and "group 0, document 0" in text
+    assert text.count("-> </s>") >= 8 and "weight 1" in text and "weight 0" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--gin", "TOTAL_STEP = 5"], "TOTAL_STEP, which nothing reads"),
+        (["--gin", "loop.train.colour = 5"], "colour"),
+        (["--gin", "config.SimVLMConfig.heads = 5"], "not a multiple of heads=5"),
+        (["--gin", "IMAGE_SIZE = (33, 32)"], "multiples of patch_size=16"),
+        (["--gin_file=runs/none.gin"], "runs/none.gin"),
+        (["--gin", "PAIRS = {'no_such_task': 8}"], "no_such_task"),
+        (["--data_dir=/nowhere/at/all"], "/nowhere/at/all"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(folders, tmp_path, capsys, arguments, words):
+    files = ["--gin_file=runs/demo.gin", *bindings(*SMALL)]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("SIMVLM_DATA_DIR", str(folders[0]))
+        code = main(["train", *files, f"--model_dir={tmp_path / 'run'}", *arguments])
+    sentence = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2 and words in sentence
+
+
+def test_another_vocabulary_than_the_checkpoints_is_refused(folders, tmp_path, capsys):
+    from simvlm_jax.data.vocabulary import train_vocabulary
+
+    _, run = folders
+    data = make_data(tmp_path / "data")
+    train_vocabulary(["other words entirely, many of them"] * 50, data / "vocabulary.model", 160)
+    code = subprocess.run(
+        [sys.executable, "-m", "simvlm_jax.cli.main", "evaluate"]
+        + ["--gin_file=runs/demo_evaluate.gin", f"--model_dir={run}", f"--data_dir={data}"],
+        capture_output=True,
+        text=True,
+    )
+    assert code.returncode == 2
+    assert "vocabulary" in code.stderr.strip().splitlines()[-1]
