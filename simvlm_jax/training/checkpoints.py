@@ -9,6 +9,7 @@ import contextlib
 import logging
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -236,5 +237,5 @@ def _damage(folder: Path) -> Iterator[None]:
     except Exception as error:  # Orbax raises plain ones, and many kinds, for unreadable files
         # Its abandoned tasks would print their stack traces after our sentence.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = textwrap.shorten(str(error) or type(error).__name__, 200)
         raise DamagedError(f"The checkpoint {folder} cannot be read: {reason}") from error

@@ -25,6 +25,7 @@ def paths(tree: Any) -> dict[str, Any]:
     return {name(path): leaf for path, leaf in leaves}
 
 
+@jax.jit  # alone and not as a whole tree: leaves of one shape then share one compilation
 def digest(array: jax.Array) -> jax.Array:
     """Sums up the bits of an array.
 
@@ -46,9 +47,6 @@ def digest(array: jax.Array) -> jax.Array:
     return jnp.sum(bits.astype(jnp.uint32) * (2 * position + 1), dtype=jnp.uint32)
 
 
-_digests = jax.jit(lambda tree: jax.tree.map(digest, tree))
-
-
 def layout(tree: Any) -> dict[str, dict]:
     """Describes the leaves of a pytree of arrays or shapes: {path: {"shape", "dtype"}}."""
     return {
@@ -59,7 +57,7 @@ def layout(tree: Any) -> dict[str, dict]:
 
 def manifest(tree: Any) -> dict[str, dict]:
     """Describes the arrays of a pytree: {path: {"shape", "dtype", "digest"}}, JSON types only."""
-    values = paths(jax.device_get(_digests(tree)))
+    values = paths(jax.device_get(jax.tree.map(digest, tree)))
     return {path: entry | {"digest": int(values[path])} for path, entry in layout(tree).items()}
 
 

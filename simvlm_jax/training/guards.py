@@ -50,7 +50,8 @@ class FiniteGuard:
                 trouble = f"The norm of the gradient became {norm} at step {step}"
             if not np.isfinite(loss):
                 trouble = f"The loss became {loss} at step {step}"
-        if trouble is None and params is not None and not _all_finite(params):
+        finite = jax.device_get([_finite(leaf) for leaf in jax.tree.leaves(params)])
+        if trouble is None and not all(finite):
             trouble = "A parameter became infinite or not a number"
         if trouble:
             raise NonFiniteError(
@@ -59,15 +60,16 @@ class FiniteGuard:
 
 
 @jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+def _finite(array: jax.Array) -> jax.Array:
+    return jnp.all(jnp.isfinite(array))
 
 
 class Termination:
     """A context in which SIGTERM only sets the flag `requested`, to be polled once a step.
 
-    The former handler comes back at the end. Python takes signal handlers in its main thread
-    alone; in any other thread this context does nothing.
+    The former handler comes back at the end; if SIGTERM came, the process then leaves with exit
+    code 0. Python takes signal handlers in its main thread alone; in any other thread this context
+    does nothing.
     """
 
     requested = False
@@ -79,15 +81,17 @@ class Termination:
             self._former = signal.signal(signal.SIGTERM, self._request)
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        """Gives SIGTERM back."""
+    def __exit__(self, error: type | None, *_: Any) -> None:
+        """Gives SIGTERM back.
+
+        Raises:
+            SystemExit: With code 0, if SIGTERM came and nothing else went wrong.
+        """
         if self._in_main_thread:
             signal.signal(signal.SIGTERM, self._former or signal.SIG_DFL)
-
-    def exit(self, step: int) -> SystemExit:
-        """Says that the run ends early and returns what ends it, with exit code 0."""
-        print(f"Stopped by SIGTERM after step {step}; run again to go on.", file=sys.stderr)
-        return SystemExit(0)
+        if self.requested and error is None:
+            print("Stopped by SIGTERM; run again to go on from here.", file=sys.stderr)
+            raise SystemExit(0)
 
     def _request(self, _: int, __: FrameType | None) -> None:
         self.requested = True

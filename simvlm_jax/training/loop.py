@@ -70,7 +70,8 @@ def train(
     mesh = devices.local_mesh()
     devices.require_divisible(stream.input_shapes, mesh.size)
     target = abstract_state(model, optimizer, stream, mesh, partition)
-    with Checkpoints(model_dir, keep) as checkpoints:
+    # In this order: the last save is done before SIGTERM can end the process again.
+    with Termination() as termination, Checkpoints(model_dir, keep) as checkpoints:
         state = _restore(checkpoints, target, Path(model_dir), total_steps, extra_files or {})
         if state is None:
             state = create_state(model, optimizer, stream, target, seed, initial_params)
@@ -82,8 +83,8 @@ def train(
                 Progress(Path(model_dir), start, total_steps, flops, tensorboard) as progress,
                 contextlib.closing(batches),
             ):
-                periods = {"checkpoint_every": checkpoint_every, "log_every": log_every}
-                state = _run(step_function, state, batches, checkpoints, progress, **periods)
+                guards = termination, checkpoints, progress
+                state = _run(step_function, state, batches, *guards, checkpoint_every, log_every)
     return state
 
 
@@ -115,28 +116,28 @@ def _run(
     step_function: Callable,
     state: TrainState,
     batches: Iterator[dict],
+    termination: Termination,
     checkpoints: Checkpoints,
     progress: Progress,
     checkpoint_every: int,
     log_every: int,
 ) -> TrainState:
     guard, previous, start, last = FiniteGuard(), None, progress.start, progress.total
-    with Termination() as termination:
-        for step, batch in enumerate(batches, start + 1):
-            state, loss, norm, metrics = step_function(state, batch)
-            guard.watch(step, loss, norm)
-            progress.add(metrics)
-            jax.block_until_ready(previous)
-            previous = loss
-            stopping = termination.requested
-            if stopping or step in (start + 1, last) or step % log_every == 0:
-                guard.check(checkpoints.last_good)
-                progress.report(step)
-            if stopping or step == last or step % checkpoint_every == 0:
-                guard.check(checkpoints.last_good, state.params)
-                checkpoints.save(state)
-            if stopping and step < last:
-                raise termination.exit(step)
+    for step, batch in enumerate(batches, start + 1):
+        state, loss, norm, metrics = step_function(state, batch)
+        guard.watch(step, loss, norm)
+        progress.add(metrics)
+        jax.block_until_ready(previous)
+        previous = loss
+        ending = step == last or termination.requested
+        if ending or step == start + 1 or step % log_every == 0:
+            guard.check(checkpoints.last_good)
+            progress.report(step)
+        if ending or step % checkpoint_every == 0:
+            guard.check(checkpoints.last_good, state.params)
+            checkpoints.save(state)
+        if ending:
+            break
     return state
 
 

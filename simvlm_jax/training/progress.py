@@ -42,6 +42,7 @@ class Progress:
         self.start, self.total = start, total
         self._folder, self._flops = model_dir, flops_per_step
         self._pending: list[dict] = []
+        self._starting = True
         self._former_seconds = _former_seconds(model_dir / "training.json")
         self._losses = model_dir / "losses.jsonl"
         _forget(self._losses, start)
@@ -73,8 +74,12 @@ class Progress:
         counts = [name for name in COUNTS if name in values]
         rates = {f"{name}_per_second": values.pop(name) / seconds for name in counts}
         rates["flops_per_second"] = len(pending) * self._flops / seconds
-        remaining = (self.total - step) * seconds / len(pending)
-        print(progress_line(step, self.total, values, rates, remaining), file=sys.stderr)
+        if self._starting:  # compiling took most of this time, so it says nothing about the rest
+            rates, ending = {}, f"compiled in {_duration(seconds)}"
+        else:
+            ending = f"eta {_duration((self.total - step) * seconds / len(pending))}"
+        self._starting = False
+        print(progress_line(step, self.total, values, rates, ending), file=sys.stderr)
         with self._losses.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         record = {
@@ -88,15 +93,15 @@ class Progress:
             self._writer.flush()
 
 
-def progress_line(step: int, total: int, values: dict, rates: dict, remaining: float) -> str:
+def progress_line(step: int, total: int, values: dict, rates: dict, ending: str) -> str:
     """Writes one line, e.g. "step 120/2000  loss 2.314  acc 0.41  412 examples/s  eta 3m12s".
 
     Args:
         step: The current step.
         total: The last step.
         values: Means by name; `loss` and `accuracy` are shown where present.
-        rates: Per second, by name; those of examples, tokens and operations are shown.
-        remaining: Seconds to go.
+        rates: Per second, by name; examples, tokens and operations are shown where present.
+        ending: The last part.
     """
     parts = [f"step {step}/{total}"]
     if "loss" in values:
@@ -106,8 +111,9 @@ def progress_line(step: int, total: int, values: dict, rates: dict, remaining: f
     for name in COUNTS:
         if f"{name}_per_second" in rates:
             parts.append("{}{} {}/s".format(*_scaled(rates[f"{name}_per_second"]), name))
-    parts.append("{} {}FLOP/s".format(*_scaled(rates["flops_per_second"])))
-    return "  ".join([*parts, f"eta {_duration(remaining)}"])
+    if "flops_per_second" in rates:
+        parts.append("{} {}FLOP/s".format(*_scaled(rates["flops_per_second"])))
+    return "  ".join([*parts, ending])
 
 
 def _scaled(value: float) -> tuple[str, str]:

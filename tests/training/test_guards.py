@@ -43,14 +43,23 @@ def test_sigterm_sets_the_flag_and_the_former_handler_comes_back():
     calls = []
     former = signal.signal(signal.SIGTERM, lambda *_: calls.append("former"))
     try:
-        with Termination() as termination:
-            assert not termination.requested
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert termination.requested and not calls
+        with pytest.raises(SystemExit) as stopped:
+            with Termination() as termination:
+                assert not termination.requested
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert termination.requested and not calls
+        assert stopped.value.code == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert calls == ["former"]
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def test_an_error_counts_more_than_sigterm():
+    with pytest.raises(KeyError):
+        with Termination():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise KeyError
 
 
 def test_another_thread_goes_without():

@@ -12,11 +12,11 @@ from simvlm_jax.training.progress import Progress, progress_line
 def test_the_line():
     values = {"loss": 2.3141, "accuracy": 0.412, "other": 1.0}
     rates = {"examples_per_second": 412.3, "tokens_per_second": 5100, "flops_per_second": 38.2e9}
-    assert progress_line(120, 2000, values, rates, 192.4) == (
+    assert progress_line(120, 2000, values, rates, "eta 3m12s") == (
         "step 120/2000  loss 2.314  acc 0.41  412 examples/s  5.1k tokens/s  38.2 GFLOP/s  "
         "eta 3m12s"
     )
-    assert progress_line(1, 2, {}, {"flops_per_second": 0.5}, 0) == "step 1/2  0.5 FLOP/s  eta 0s"
+    assert progress_line(1, 2, {}, {"flops_per_second": 0.5}, "end") == "step 1/2  0.5 FLOP/s  end"
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,8 @@ def test_numbers_are_scaled(value, text):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (3599, "59m59s"), (7384, "2h03m")]
+    ("seconds", "text"),
+    [(0.4, "0s"), (192.4, "3m12s"), (59.6, "1m00s"), (3599, "59m59s"), (7384, "2h03m")],
 )
 def test_durations(seconds, text):
     assert progress._duration(seconds) == text
@@ -44,22 +45,29 @@ def step_metrics(total, count):
 def test_means_rates_and_seconds(tmp_path, monkeypatch, capsys):
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    for start, end in [(0, 2), (2, 4)]:
-        with Progress(tmp_path, start, 4, 1e9, tensorboard=False) as told:
+    for start, end in [(0, 3), (3, 6)]:
+        with Progress(tmp_path, start, 6, 1e9, tensorboard=False) as told:
+            told.add(step_metrics(6, 3))
+            clock[0] += 90
+            told.report(start + 1)
             told.add(step_metrics(6, 3))
             told.add(step_metrics(4, 1))
             clock[0] += 8
             told.report(end)
     lines = (tmp_path / "losses.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"step": 2, "loss": 2.5},  # (6 + 4) / (3 + 1): a mean over tokens, not over steps
-        {"step": 4, "loss": 2.5},
+        {"step": 1, "loss": 2.0},
+        {"step": 3, "loss": 2.5},  # (6 + 4) / (3 + 1): a mean over tokens, not over steps
+        {"step": 4, "loss": 2.0},
+        {"step": 6, "loss": 2.5},
     ]
     record = json.loads((tmp_path / "training.json").read_bytes())
-    assert record == {"steps": 4, "total_steps": 4, "seconds": 16.0}
+    assert record == {"steps": 6, "total_steps": 6, "seconds": 196.0}
     assert capsys.readouterr().err.splitlines() == [
-        "step 2/4  loss 2.500  0.5 tokens/s  250 MFLOP/s  eta 8s",
-        "step 4/4  loss 2.500  0.5 tokens/s  250 MFLOP/s  eta 0s",
+        "step 1/6  loss 2.000  compiled in 1m30s",
+        "step 3/6  loss 2.500  0.5 tokens/s  250 MFLOP/s  eta 12s",
+        "step 4/6  loss 2.000  compiled in 1m30s",
+        "step 6/6  loss 2.500  0.5 tokens/s  250 MFLOP/s  eta 0s",
     ]
 
 
@@ -72,13 +80,14 @@ def test_lines_of_steps_to_come_are_forgotten(tmp_path):
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
     with Progress(tmp_path, 0, 4, 1e9) as told:
-        told.add(step_metrics(6, 3))
-        told.report(1)
+        for step in (1, 2):
+            told.add(step_metrics(6, 3))
+            told.report(step)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    (event,) = events.Tensors("loss")
-    assert event.step == 1 and make_ndarray(event.tensor_proto) == pytest.approx(2.0)
+    _, event = events.Tensors("loss")
+    assert event.step == 2 and make_ndarray(event.tensor_proto) == pytest.approx(2.0)
     assert "tokens_per_second" in events.Tags()["tensors"]
