@@ -8,7 +8,7 @@ import optax
 
 from simvlm_jax.errors import UserError
 
-DECAYED_NAMES = ("kernel", "embedding")
+DECAYED_NAMES = ("kernel", "embedding", "token_embedding")
 
 
 def warmup_linear_decay(
@@ -39,7 +39,7 @@ def warmup_linear_decay(
 
 
 def decay_mask(params: Any) -> Any:
-    """Says which parameters decay: leaves named "kernel" or "embedding", and no others.
+    """Says which parameters decay: leaves named in `DECAYED_NAMES`, kernels and embeddings.
 
     The name decides, not the rank, because scanning over layers gives every bias a second axis.
     Scales, biases, position tables and relative-bias tables do not decay.
@@ -113,7 +113,7 @@ def adamw(
 ) -> optax.GradientTransformation:
     """Builds the paper's AdamW (section 4.1); epsilon and clipping are not stated there.
 
-    Only parameters named "kernel" or "embedding" decay (see `decay_mask`).
+    Only parameters named "kernel", "embedding" or "token_embedding" decay (see `decay_mask`).
 
     Args:
         peak_learning_rate: The rate at the end of the warm-up.

@@ -33,13 +33,15 @@ def test_schedule_has_the_values_worked_out_by_hand(updates, share, expected):
 def test_only_kernels_and_embeddings_decay():
     params = {
         "token": {"embedding": 0},
-        "image_positions": {"table": 0},
+        "token_embedding": 0,
+        "image_positions": 0,
         "encoder": {"layers": {"kernel": 0, "bias": 0, "scale": 0, "relative_bias": 0}},
         "kernel": {"scale": 0},
     }
     assert optimizers.decay_mask(params) == {
         "token": {"embedding": True},
-        "image_positions": {"table": False},
+        "token_embedding": True,
+        "image_positions": False,
         "encoder": {
             "layers": {"kernel": True, "bias": False, "scale": False, "relative_bias": False}
         },
