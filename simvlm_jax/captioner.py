@@ -70,14 +70,15 @@ class Captioner:
             UserError: If a file or the checkpoint is missing, or they do not belong together.
         """
         from simvlm_jax.training.checkpoints import restore_params
+        from simvlm_jax.training.folder import read_file
 
         folder = Path(model_dir)
-        values = json.loads(_read(folder, "model_config.json"))
+        values = json.loads(read_file(folder, "model_config.json"))
         # A caption is the likeliest text: where the run samples, the captioner does not.
         decoding = {"temperature": 0.0} | ({} if beams is None else {"beams": beams})
         model = PrefixLMModel.from_json(values, **decoding)
         vocabulary = sentencepiece.SentencePieceProcessor()
-        vocabulary.LoadFromSerializedProto(_read(folder, "vocabulary.model"))
+        vocabulary.LoadFromSerializedProto(read_file(folder, "vocabulary.model"))
         _require_room(folder, vocabulary, model)
         params = restore_params(folder, step)
         _require_same_shapes(folder, model, params)
@@ -132,15 +133,6 @@ class Captioner:
                 f"The model has {self._text_length} text positions: a prompt of {prompt_length} "
                 f"tokens and an output of {self._max_length} do not fit, make one of them shorter."
             )
-
-
-def _read(folder: Path, name: str) -> bytes:
-    path = folder / name
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}: give the model_dir of a trained model.")
-    if not path.is_file():
-        raise UserError(f"{folder} holds no {name}: give the model_dir of a trained model.")
-    return path.read_bytes()
 
 
 def _require_room(

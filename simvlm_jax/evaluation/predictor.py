@@ -12,9 +12,10 @@ import numpy as np
 
 from simvlm_jax.data.plain import evaluation_examples, plain_batches
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
-from simvlm_jax.errors import UserError
 from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.training.checkpoints import restore_params
+from simvlm_jax.training.folder import read_file
+from simvlm_jax.training.pretrained import require_same_vocabulary
 
 Arrays = dict[str, np.ndarray]
 
@@ -32,17 +33,10 @@ class Predictor:
         Raises:
           UserError: it is no run's folder, or its vocabulary is not the prepared data's.
         """
-        folder = Path(model_dir)
-        if not (folder / "model_config.json").is_file():
-            raise UserError(f"{folder} holds no trained model: train one there first.")
-        if (folder / "vocabulary.model").read_bytes() != default_vocabulary().sp_model:
-            raise UserError(
-                f"The vocabulary of the model in {folder} is not the one of the prepared data; "
-                "give the data folder the model was trained on with --data_dir."
-            )
-        values = json.loads((folder / "model_config.json").read_text())
+        values = json.loads(read_file(model_dir, "model_config.json"))
+        require_same_vocabulary(model_dir)
         self.model = PrefixLMModel.from_json(values)
-        self.params = restore_params(folder)
+        self.params = restore_params(model_dir)
         self.batch_size = batch_size
         self._predict = jax.jit(self.model.predict_batch_with_aux)
         self._evaluate = jax.jit(self.model.eval_fn)

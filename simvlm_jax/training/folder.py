@@ -39,3 +39,17 @@ def write_files(model_dir: Path, files: Mapping[str, bytes]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not (path.is_file() and path.read_bytes() == content):
             write_atomic(path, content)
+
+
+def read_file(model_dir: str | Path, name: str) -> bytes:
+    """Reads a file of a trained run's folder.
+
+    Raises:
+        UserError: If there is no such folder, or it does not hold the file.
+    """
+    path = Path(model_dir) / name
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder {model_dir}: give the model_dir of a trained model.")
+    if not path.is_file():
+        raise UserError(f"{model_dir} holds no {name}: give the model_dir of a trained model.")
+    return path.read_bytes()
