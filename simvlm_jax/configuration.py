@@ -16,6 +16,7 @@ from simvlm_jax.errors import UserError
 from simvlm_jax.gin_files import gin_root
 
 _STATEMENT = re.compile(r"^([\w./]+) = ", re.MULTILINE)
+GIN_REMARK = "\n  In call to configurable"
 _REFERENCE = re.compile(r"[@%](?:[\w.]+/)*([\w.]+)")
 
 
@@ -121,6 +122,9 @@ def _references(text: str) -> dict[str, set[str]]:
 def _with_sentences(build: Callable[[], Any]) -> Any:
     try:
         return build()
+    except UserError as error:
+        # Gin adds lines on where it was called from; the sentence alone says what to do.
+        raise UserError(str(error).split(GIN_REMARK)[0]) from error
     except (RuntimeError, ValueError, TypeError) as error:
         text = _one_line(error)
         if "Required bindings" in text:

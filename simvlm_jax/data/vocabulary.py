@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import seqio
+from google.protobuf import message
 
 from simvlm_jax.data.paths import PREPARE_COMMAND, VOCABULARY_NAME, data_dir
 from simvlm_jax.errors import UserError
@@ -57,7 +58,12 @@ class DefaultVocabulary(seqio.SentencePieceVocabulary):
             if not Path(path).is_file():
                 raise UserError(f"There is no vocabulary {path}; run `{PREPARE_COMMAND}` first.")
             opened = seqio.SentencePieceVocabulary(path, extra_ids=self._extra_ids)
-            self._model = (path, opened._model_context())
+            try:
+                self._model = (path, opened._model_context())
+            except message.DecodeError:
+                raise UserError(
+                    f"{path} is not a SentencePiece model; delete it and run `{PREPARE_COMMAND}`."
+                ) from None
         return self._model[1]
 
 

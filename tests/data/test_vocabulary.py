@@ -98,3 +98,10 @@ def test_impossible_sizes_are_said_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"100 pieces .* characters alone need \d+\.$"):
         vocabulary.train_vocabulary(TEXTS, tmp_path / "model", 100)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMVLM_DATA_DIR", str(tmp_path))
+    (tmp_path / "vocabulary.model").write_bytes(b"no model")
+    with pytest.raises(UserError, match="is not a SentencePiece model"):
+        vocabulary.default_vocabulary().encode("a")
