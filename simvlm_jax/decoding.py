@@ -15,6 +15,7 @@ the pad, are never produced; their probability is not handed to the others.
 Every function can be jitted; sizes, ids, `top_k`, `top_p` and `temperature` are Python numbers.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -188,12 +189,6 @@ def beam_search(
     lengths = jnp.arange(max_length + 1, dtype=jnp.float32)
     divisors = ((5 + lengths) / 6) ** length_penalty
 
-    def can_improve(state: _Search) -> jax.Array:
-        ahead = jnp.maximum(divisors[state.index + 1], divisors[max_length])
-        reachable = state.live_scores[:, 0] / ahead
-        settled = state.done_scores[:, -1] >= reachable
-        return (state.index < max_length) & ~jnp.all(settled)
-
     def advance(state: _Search) -> _Search:
         current = Cache(cache.shared, state.cache_beams)
         log_probabilities, cache_beams = _log_probabilities(
@@ -202,7 +197,7 @@ def beam_search(
         return _advance(state, log_probabilities, cache_beams, divisors, eos_id)
 
     start = _start(batch_size, beams, max_length, bos_id, cache.beams)
-    state = jax.lax.while_loop(can_improve, advance, start)
+    state = jax.lax.while_loop(functools.partial(_can_improve, divisors), advance, start)
     filled = jnp.where(state.index == max_length, state.live_scores / divisors[-1], -jnp.inf)
     return _best(state.done_tokens, state.done_scores, state.live_tokens, filled)
 
@@ -233,6 +228,14 @@ def _start(batch_size: int, beams: int, max_length: int, bos_id: int, cache_beam
         done_scores=nothing,
         cache_beams=cache_beams,
     )
+
+
+def _can_improve(divisors: jax.Array, state: _Search) -> jax.Array:
+    """Whether any example's best live beam may yet beat its worst finished hypothesis."""
+    max_length = len(divisors) - 1
+    ahead = jnp.maximum(divisors[state.index + 1], divisors[max_length])
+    settled = state.done_scores[:, -1] >= state.live_scores[:, 0] / ahead
+    return (state.index < max_length) & ~jnp.all(settled)
 
 
 def _advance(
@@ -271,12 +274,14 @@ def _advance(
 def _best(
     tokens: jax.Array, scores: jax.Array, more_tokens: jax.Array, more_scores: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The K best of two sets [B, K, T], [B, K]; among equals the first set wins."""
+    """The K best of two sets [B, K, T], [B, K]; among equals the first set wins.
+
+    So a slot of the first set that is still empty (zeros, -inf) never takes in a beam of -inf.
+    """
     count = scores.shape[1]
     scores, order = jax.lax.top_k(jnp.concatenate([scores, more_scores], axis=1), count)
     tokens = jnp.concatenate([tokens, more_tokens], axis=1)
-    tokens = jnp.take_along_axis(tokens, order[..., None], axis=1)
-    return jnp.where(jnp.isneginf(scores)[..., None], PAD_ID, tokens), scores
+    return jnp.take_along_axis(tokens, order[..., None], axis=1), scores
 
 
 def _reorder(cache_beams: Any, parents: jax.Array) -> Any:

@@ -12,7 +12,7 @@ from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.models.config import SimVLMConfig
 
 LENGTH = 6
-PROMPT_LENGTH = 8  # has room for every prompt here
+PROMPT_LENGTH = CONFIG.text_length  # room for every prompt
 
 
 @pytest.fixture(scope="module")

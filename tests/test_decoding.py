@@ -1,8 +1,4 @@
-"""Decoding against enumeration and plain-python references.
-
-The stand-in network's logits are hashes of the example's salt and the whole history, which it
-reads from its cache alone: a cache that is reordered wrongly gives other logits.
-"""
+"""Decoding against enumeration and plain-python references, over the network of hashes."""
 
 import functools
 import itertools
@@ -13,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from hash_network import hash_cache, hash_network, reference_log_probabilities
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,60 +19,6 @@ from simvlm_jax.errors import UserError
 EOS = 1
 SEEDS = st.integers(0, 2**31 - 1)
 few = settings(deadline=None, max_examples=12)
-
-
-def mix(value):
-    """An integer hash of uint32 that numpy and JAX compute alike."""
-    value = (value ^ (value >> 16)) * np.uint32(0x7FEB352D)
-    value = (value ^ (value >> 15)) * np.uint32(0x846CA68B)
-    return value ^ (value >> 16)
-
-
-def hash_logits(salt, history, vocabulary, xp):
-    """Logits [..., V] in [-3, 3) of a history [..., n], uint32 throughout."""
-    places = xp.arange(history.shape[-1], dtype=xp.uint32) * np.uint32(0x85EBCA6B)
-    digest = mix(salt + mix(history.astype(xp.uint32) + places).sum(-1, dtype=xp.uint32))
-    hashes = mix(digest[..., None] + xp.arange(vocabulary, dtype=xp.uint32) * np.uint32(0x9E3779B9))
-    return (hashes >> 8).astype(xp.float32) / 2**24 * 6 - 3
-
-
-def hash_network(vocabulary, count_steps=None):
-    """A step whose cache keeps the history twice, in leaves of different rank."""
-
-    def step(tokens, index, cache):
-        if count_steps is not None:
-            jax.debug.callback(lambda i: count_steps.append(int(i)), index)
-        history = cache.beams["history"].at[:, :, :, index].set(tokens + 1)
-        digest = mix(cache.beams["digest"] * 31 + tokens.astype(jnp.uint32) + 1)
-        logits = hash_logits(cache.shared[:, None], history[0] + history[1], vocabulary, jnp)
-        other = hash_logits(digest[0], history[0, :, :, :0], vocabulary, jnp)
-        return logits + other, decoding.Cache(None, {"history": history, "digest": digest})
-
-    return step
-
-
-def hash_cache(salts, beams, length):
-    batch = len(salts)
-    return decoding.Cache(
-        shared=jnp.asarray(salts, jnp.uint32),
-        beams={
-            "history": jnp.zeros((2, batch, beams, length), jnp.int32),
-            "digest": jnp.zeros((1, batch, beams), jnp.uint32),
-        },
-    )
-
-
-def reference_log_probabilities(salt, prefix, vocabulary, length):
-    """Float64 [V] of the same network from the tokens alone."""
-    history = np.zeros(length, np.int64)
-    digest = np.zeros(1, np.uint32)
-    for position, token in enumerate([0, *prefix]):
-        history[position] = 2 * (int(token) + 1)
-        digest = mix(digest * 31 + np.uint32(token) + 1)
-    logits = hash_logits(np.uint32([salt]), history[None], vocabulary, np)
-    logits = logits + hash_logits(digest, history[None, :0], vocabulary, np)
-    logits = logits[0].astype(np.float64)
-    return logits - np.log(np.exp(logits).sum())
 
 
 def divisor(length, alpha):
@@ -412,6 +355,16 @@ def test_truncation_equals_a_sorted_reference(temperature, top_k, top_p):
     for row, mine in zip(logits.tolist(), found, strict=True):
         expected = reference_distribution(row, temperature, top_k, top_p)
         np.testing.assert_allclose(mine, expected, atol=1e-5)
+
+
+def test_positions_are_drawn_independently():
+    step = constant_network([0.0] * 5)
+    decode = functools.partial(
+        decoding.sample, step, decoding.Cache(None, {}), 1, 2, samples=1800, suppress=(EOS,)
+    )
+    pairs, _ = jax.jit(decode)(jax.random.key(0))
+    _, counts = np.unique(np.asarray(pairs[0]), axis=0, return_counts=True)
+    assert len(counts) == 9 and scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_equal_probabilities_still_keep_exactly_top_k():

