@@ -33,6 +33,12 @@ class Convolution(nn.Module):
         if self.size == 1:
             # A matrix product: the same program on TPU, and 3 times faster on CPU.
             return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+        if x.shape[-1] % 4:
+            # A fourth channel of zeros next to red, green and blue: XLA's fast path on CPU takes
+            # multiples of 4 only, 13 times faster here; a TPU pads channels by itself.
+            missing = [(0, -x.shape[-1] % 4)]
+            x = jnp.pad(x, [(0, 0)] * 3 + missing)
+            kernel = jnp.pad(kernel, [(0, 0)] * 2 + missing + [(0, 0)])
         return jax.lax.conv_general_dilated(
             x, kernel, (self.stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
