@@ -44,7 +44,7 @@ class ImageRelativeBias(nn.Module):
     def __call__(self) -> jax.Array:
         """Returns float32 [N, P, P], indexed by query, then key."""
         height, width = self.grid
-        names = ("heads", "relpos_rows", "relpos_columns")
+        names = ("relpos_heads", "relpos_rows", "relpos_columns")
         table = self.param(
             "table",
             named(nn.initializers.zeros_init(), names),
@@ -96,7 +96,7 @@ class TextRelativeBias(nn.Module):
         """
         table = self.param(
             "table",
-            named(nn.initializers.normal(0.02), ("relpos_buckets", "heads")),
+            named(nn.initializers.normal(0.02), ("relpos_buckets", "relpos_heads")),
             (BUCKETS, self.heads),
         )
         distance = key_positions[:, None, :] - query_positions[:, :, None]
