@@ -69,16 +69,22 @@ class Captioner:
         Raises:
             UserError: If a file or the checkpoint is missing, or they do not belong together.
         """
-        from simvlm_jax.training.checkpoints import restore_params
-        from simvlm_jax.training.folder import read_file
+        from simvlm_jax.training.folder import VOCABULARY_DIGEST, digest_of, read_file
+        from simvlm_jax.training.reading import restore_params
 
         folder = Path(model_dir)
         values = json.loads(read_file(folder, "model_config.json"))
         # A caption is the likeliest text: where the run samples, the captioner does not.
         decoding = {"temperature": 0.0} | ({} if beams is None else {"beams": beams})
         model = PrefixLMModel.from_json(values, **decoding)
+        pieces = read_file(folder, "vocabulary.model")
+        if values.get(VOCABULARY_DIGEST, digest_of(pieces)) != digest_of(pieces):
+            raise UserError(
+                f"{folder / 'vocabulary.model'} is not the vocabulary that the model was trained "
+                "with: bring that back."
+            )
         vocabulary = sentencepiece.SentencePieceProcessor()
-        vocabulary.LoadFromSerializedProto(read_file(folder, "vocabulary.model"))
+        vocabulary.LoadFromSerializedProto(pieces)
         _require_room(folder, vocabulary, model)
         params = restore_params(folder, step)
         _require_same_shapes(folder, model, params)

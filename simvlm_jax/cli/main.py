@@ -13,7 +13,7 @@ from simvlm_jax.errors import UserError
 
 # Each is a module of this folder with HELP, EXAMPLE, add_arguments(parser) and run(args) -> int,
 # light to import: whatever is heavy is imported inside run.
-VERBS = ("train", "evaluate", "caption", "inspect", "prepare")
+VERBS = ("train", "evaluate", "caption", "inspect", "prepare", "export")
 USER_ERROR = 2
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
@@ -83,8 +83,7 @@ def _run(arguments: list[str]) -> int:
     module.add_arguments(parser)
     parser.require_known(arguments[1:])
     args = parser.parse_args(arguments[1:])
-    # TensorFlow and its libraries would fill the terminal with remarks on how they were built.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow: errors only
     return module.run(args)
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from simvlm_jax.data.plain import evaluation_examples, plain_batches
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
 from simvlm_jax.model import PrefixLMModel
-from simvlm_jax.training.checkpoints import restore_params
 from simvlm_jax.training.folder import read_file
 from simvlm_jax.training.pretrained import require_same_vocabulary
+from simvlm_jax.training.reading import restore_params
 
 Arrays = dict[str, np.ndarray]
 

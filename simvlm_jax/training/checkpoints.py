@@ -5,28 +5,24 @@ A checkpoint is the folder model_dir/checkpoints/<step> with three Orbax items: 
 only the parameters reads only them, and need not know the optimizer.
 """
 
-import contextlib
-import logging
 import shutil
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import unflatten_dict
 
 from simvlm_jax.errors import UserError
 from simvlm_jax.training import digests
-from simvlm_jax.training.state import TrainState
-
-
-class DamagedError(UserError):
-    """A checkpoint cannot be read, or what was read is not what was written."""
+from simvlm_jax.training.reading import (
+    DamagedError,
+    checkpoints_folder,
+    damage,
+    read_manifest,
+    saved_steps,
+    verify,
+)
+from simvlm_jax.training.state import TrainState, items_of
 
 
 class Checkpoints:
@@ -38,8 +34,18 @@ class Checkpoints:
         Args:
             model_dir: The run's folder; it is made where missing.
             keep: How many of the newest checkpoints stay.
+
+        Raises:
+            UserError: If the folder cannot be made.
         """
         self._folder = checkpoints_folder(model_dir)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"The folder {self._folder} cannot be made ({error.strerror}): give another "
+                "model_dir."
+            ) from error
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
@@ -66,7 +72,7 @@ class Checkpoints:
 
     def save(self, state: TrainState) -> None:
         """Copies a state off the devices and writes it in the background."""
-        items = _items(state)
+        items = items_of(state)
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         manifest = {name: digests.manifest(tree) for name, tree in items.items()}
         self._manager.save(
@@ -119,54 +125,8 @@ class Checkpoints:
             self._manager.reload()
 
 
-def checkpoints_folder(model_dir: str | Path) -> Path:
-    """Returns the absolute folder of a run's checkpoints (Orbax takes no relative one)."""
-    return Path(model_dir).absolute() / "checkpoints"
-
-
-def saved_steps(folder: Path) -> list[int]:
-    """Lists the finished checkpoints of a folder, oldest first; an unfinished one has a suffix."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
-
-
-def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = False) -> Any:
-    """Reads the parameters of a run, knowing neither its model nor its optimizer.
-
-    Args:
-        model_dir: The run's folder.
-        step: Which checkpoint; None takes the newest that is whole, and says so where that is not
-            the newest one.
-        ema: Read the moving average of the parameters instead.
-
-    Returns:
-        A nested dictionary of arrays on the default device.
-
-    Raises:
-        UserError: If there is no such checkpoint, or it is damaged, or it holds no average.
-    """
-    folder = checkpoints_folder(model_dir)
-    steps = saved_steps(folder)
-    if not steps:
-        raise UserError(f"There is no checkpoint in {folder}: train first, or check the folder.")
-    if step is not None and step not in steps:
-        raise UserError(f"There is no checkpoint of step {step} in {folder}, only of {steps}.")
-    read = _read_average if ema else _read_params
-    for candidate in reversed(steps) if step is None else [step]:
-        try:
-            return read(folder / str(candidate))
-        except DamagedError as error:
-            if candidate == steps[0] or step is not None:
-                raise
-            print(error, file=sys.stderr)
-
-
-def _items(state: TrainState) -> dict[str, Any]:
-    optimizer = {"step": state.step, "opt_state": state.opt_state}
-    return {"params": state.params, "optimizer": optimizer}
-
-
 def _restore_state(folder: Path, abstract_state: TrainState) -> TrainState:
-    manifest, wanted = _manifest(folder), _items(abstract_state)
+    manifest, wanted = read_manifest(folder), items_of(abstract_state)
     for item, tree in wanted.items():
         difference = digests.first_difference(manifest.get(item, {}), digests.layout(tree))
         if difference:
@@ -177,65 +137,7 @@ def _restore_state(folder: Path, abstract_state: TrainState) -> TrainState:
             )
     handler, restored = ocp.StandardCheckpointHandler(), {}
     for item, tree in wanted.items():
-        with _damage(folder):
+        with damage(folder):
             restored[item] = handler.restore(folder / item, args=ocp.args.StandardRestore(tree))
-        _verify(folder, restored[item], manifest[item])
+        verify(folder, restored[item], manifest[item])
     return TrainState(params=restored["params"], **restored["optimizer"])
-
-
-def _read_params(folder: Path) -> Any:
-    arrays = _read_arrays(folder, "params", lambda path: True)
-    return unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
-
-
-def _read_average(folder: Path) -> Any:
-    # "ema" is the field of optax.EmaState, wherever the optimizer's chain put it.
-    arrays = _read_arrays(folder, "optimizer", lambda path: "/ema/" in path)
-    if not arrays:
-        raise UserError(
-            f"The checkpoint {folder} holds no moving average of the parameters: ask for the "
-            "parameters themselves, or train with adamw.ema_decay set."
-        )
-    names = {tuple(path.split("/ema/", 1)[1].split("/")): path for path in arrays}
-    return unflatten_dict({name: arrays[path] for name, path in names.items()})
-
-
-def _read_arrays(folder: Path, name: str, wanted: Callable[[str], bool]) -> dict[str, jax.Array]:
-    """Reads and verifies the arrays of one item whose path is wanted, without their shardings."""
-    manifest = {path: entry for path, entry in _manifest(folder)[name].items() if wanted(path)}
-    handler = ocp.PyTreeCheckpointHandler()
-    with _damage(folder):
-        structure = handler.metadata(folder / name).tree
-        item = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: leaf if digests.name(path) in manifest else ocp.PLACEHOLDER,
-            structure,
-        )
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-        tree = handler.restore(folder / name, args=ocp.args.PyTreeRestore(item, as_numpy))
-    arrays = digests.paths(tree)
-    arrays = {path: jnp.asarray(arrays[path]) for path in manifest if path in arrays}
-    _verify(folder, arrays, manifest)
-    return arrays
-
-
-def _manifest(folder: Path) -> dict[str, dict]:
-    with _damage(folder):
-        return ocp.JsonCheckpointHandler().restore(folder / "manifest")
-
-
-def _verify(folder: Path, tree: Any, manifest: Mapping[str, dict]) -> None:
-    difference = digests.first_difference(digests.manifest(tree), manifest)
-    if difference:
-        raise DamagedError(f"The checkpoint {folder} is damaged: {difference}.")
-
-
-@contextlib.contextmanager
-def _damage(folder: Path) -> Iterator[None]:
-    """Turns whatever goes wrong inside into a `DamagedError`."""
-    try:
-        yield
-    except Exception as error:  # Orbax raises plain ones, and many kinds, for unreadable files
-        # Its abandoned tasks would print their stack traces after our sentence.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        reason = textwrap.shorten(str(error) or type(error).__name__, 200)
-        raise DamagedError(f"The checkpoint {folder} cannot be read: {reason}") from error

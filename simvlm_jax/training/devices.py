@@ -41,7 +41,7 @@ def require_divisible(input_shapes: Mapping[str, tuple[int, ...]], count: int) -
         nearest = f"{lower} or {lower + count}" if lower else f"{count}"
         raise UserError(
             f"A batch of {groups} groups cannot be shared out evenly over {count} devices: set "
-            f"groups to {nearest}."
+            f"BATCH_SIZE to {nearest}."
         )
 
 

@@ -1,13 +1,50 @@
 """The plain files of a run's folder, written so that a kill leaves the old or the new, whole."""
 
+import difflib
+import hashlib
+import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from simvlm_jax.errors import UserError
 
 # What the parameters mean depends on these: a run cannot go on with others.
 FIXED_FILES = ("model_config.json", "vocabulary.model")
+VOCABULARY_DIGEST = "vocabulary_sha256"  # in the first of them, of the second
+
+
+def model_files(model: Any) -> dict[str, bytes]:
+    """The `FIXED_FILES` of a run on the prepared data: all that captioning needs but arrays.
+
+    Args:
+        model: Offers `to_json` and `config.vocabulary_size`.
+
+    Returns:
+        File names and contents.
+
+    Raises:
+        UserError: If the vocabulary has ids that the model has no row for.
+    """
+    from simvlm_jax.data.vocabulary import default_vocabulary  # brings TensorFlow
+
+    vocabulary = default_vocabulary()
+    ids, rows = vocabulary.vocab_size, model.config.vocabulary_size
+    if ids > rows:
+        raise UserError(
+            f"The prepared vocabulary has {ids} ids, sentinels included, and the model only "
+            f"{rows} rows: set VOCABULARY_SIZE to {ids} or more."
+        )
+    values = model.to_json() | {VOCABULARY_DIGEST: digest_of(vocabulary.sp_model)}
+    contents = json.dumps(values, indent=2).encode(), vocabulary.sp_model
+    return dict(zip(FIXED_FILES, contents, strict=True))
+
+
+def digest_of(content: bytes) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -33,12 +70,29 @@ def require_same_files(model_dir: Path, files: Mapping[str, bytes]) -> None:
 
 
 def write_files(model_dir: Path, files: Mapping[str, bytes]) -> None:
-    """Writes files, named relative to the folder, where their content is not there yet."""
+    """Writes files, named relative to the folder, and tells where one of them was another.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
     for name, content in files.items():
         path = model_dir / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not (path.is_file() and path.read_bytes() == content):
-            write_atomic(path, content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            before = path.read_bytes() if path.is_file() else None
+            if before not in (None, content):
+                print(f"{name} changes: {_changes(before, content)}", file=sys.stderr)
+            if before != content:
+                write_atomic(path, content)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _changes(before: bytes, after: bytes) -> str:
+    """The first lines that differ: "- old, + new, ..."."""
+    texts = (text.decode("utf-8", "replace").splitlines() for text in (before, after))
+    lines = [line for line in difflib.ndiff(*texts) if line[0] in "+-" and line[1:].strip()]
+    return ", ".join(" ".join(line.split()) for line in lines[:6]) + ", ..." * (len(lines) > 6)
 
 
 def read_file(model_dir: str | Path, name: str) -> bytes:

@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,30 @@ class NonFiniteError(UserError):
     """The loss, a gradient or a parameter became infinite or not a number."""
 
 
+def require_counts(total_steps: int, **counts: int) -> None:
+    """Checks that every argument is a whole number above 0.
+
+    Raises:
+        UserError: With the first that is not.
+    """
+    for name, value in {"total_steps": total_steps, **counts}.items():
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{name}={value!r} is not a whole number above 0: set one.")
+
+
+def require_not_behind(total_steps: int, step: int, model_dir: Path) -> None:
+    """Checks that a run is not longer already than it should become.
+
+    Raises:
+        UserError: If it is.
+    """
+    if step > total_steps:
+        raise UserError(
+            f"total_steps={total_steps} lies behind the checkpoint of step {step} in {model_dir}: "
+            f"set it to {step} or more, or use another model_dir."
+        )
+
+
 class FiniteGuard:
     """Watches losses and gradient norms on the device and looks at them only when asked.
 
@@ -27,10 +52,10 @@ class FiniteGuard:
 
     def __init__(self) -> None:
         """Starts with nothing to look at."""
-        self._pending: list[tuple[int, jax.Array, jax.Array]] = []
+        self._pending: list[tuple[int, jax.Array, jax.Array | float]] = []
 
-    def watch(self, step: int, loss: jax.Array, gradient_norm: jax.Array) -> None:
-        """Notes two float32 scalars of a step without waiting for them."""
+    def watch(self, step: int, loss: jax.Array, gradient_norm: jax.Array | float = 0.0) -> None:
+        """Notes the float32 scalars of a step without waiting for them."""
         self._pending.append((step, loss, gradient_norm))
 
     def check(self, last_good: Callable[[], str], params: Any = None) -> None:

@@ -19,10 +19,9 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from simvlm_jax.errors import UserError
-from simvlm_jax.training import devices, folder
+from simvlm_jax.training import devices, folder, t5x_checkpoints, t5x_format
 from simvlm_jax.training.checkpoints import Checkpoints
-from simvlm_jax.training.guards import FiniteGuard, Termination
+from simvlm_jax.training.guards import FiniteGuard, Termination, require_counts, require_not_behind
 from simvlm_jax.training.progress import Progress
 from simvlm_jax.training.state import Partition, TrainState, abstract_state, create_state
 
@@ -63,10 +62,11 @@ def train(
         tensorboard: Writes TensorBoard events too.
 
     Raises:
-        UserError: If the groups do not divide over the devices, the folder belongs to another
-            configuration or is past `total_steps`, or a loss is not finite.
+        UserError: If a number is out of range, the groups do not divide over the devices, the
+            folder is another configuration's or past `total_steps`, or a loss is not finite.
         SystemExit: With code 0, after SIGTERM.
     """
+    require_counts(total_steps, checkpoint_every=checkpoint_every, log_every=log_every, keep=keep)
     mesh = devices.local_mesh()
     devices.require_divisible(stream.input_shapes, mesh.size)
     target = abstract_state(model, optimizer, stream, mesh, partition)
@@ -148,13 +148,11 @@ def _restore(
     total_steps: int,
     extra_files: Mapping[str, bytes],
 ) -> TrainState | None:
-    if checkpoints.steps():
+    if checkpoints.steps() or t5x_format.steps(model_dir):
         folder.require_same_files(model_dir, extra_files)
-    state = checkpoints.restore_latest(target)
-    if state is not None and (step := int(state.step)) > total_steps:
-        raise UserError(
-            f"total_steps={total_steps} lies behind the checkpoint of step {step} in {model_dir}: "
-            f"set it to {step} or more, or use another model_dir."
-        )
-    folder.write_files(model_dir, extra_files)
+    state = checkpoints.restore_latest(target) or t5x_checkpoints.restore_latest(model_dir, target)
+    step = 0 if state is None else int(state.step)
+    require_not_behind(total_steps, step, model_dir)
+    if step < total_steps:
+        folder.write_files(model_dir, extra_files)
     return state

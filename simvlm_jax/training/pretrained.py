@@ -8,8 +8,8 @@ from simvlm_jax.errors import UserError
 from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.models.layouts import scan, unscan
 from simvlm_jax.models.resize import resize_image_parameters
-from simvlm_jax.training.checkpoints import restore_params
 from simvlm_jax.training.folder import read_file
+from simvlm_jax.training.reading import restore_params
 
 
 def pretrained_params(

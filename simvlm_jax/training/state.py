@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from simvlm_jax.errors import UserError
 from simvlm_jax.training import devices, digests
 
+ITEMS = ("params", "optimizer")  # the parts of a state that a checkpoint keeps apart
 # (mesh, params_axes, shapes of the parameters) -> a tree of shardings like the parameters
 Partition = Callable[[Mesh, Any, Any], Any]
 
@@ -28,6 +29,12 @@ class TrainState(flax.struct.PyTreeNode):
     step: jax.Array
     params: Any
     opt_state: Any
+
+
+def items_of(state: TrainState) -> dict[str, Any]:
+    """The state as a checkpoint's `ITEMS`: the parameters, and the optimizer with the step."""
+    optimizer = {"step": state.step, "opt_state": state.opt_state}
+    return dict(zip(ITEMS, (state.params, optimizer), strict=True))
 
 
 def first_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:

@@ -18,7 +18,7 @@ from clu import metrics
 from flax.linen.partitioning import AxisMetadata
 from jax.sharding import NamedSharding, PartitionSpec
 
-from simvlm_jax.training import checkpoints, loop, optimizers
+from simvlm_jax.training import loop, optimizers, reading
 
 GROUPS, PAIRS, FEATURES, HIDDEN, CLASSES = 8, 2, 8, 5, 4
 
@@ -32,6 +32,11 @@ class Count(metrics.Metric):
 
     def compute(self):
         return self.total
+
+
+def same(left, right):
+    """Bit for bit, every leaf."""
+    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 class Model:
@@ -170,5 +175,5 @@ if __name__ == "__main__":
         if arguments.pop("shard", False):
             arguments["partition"] = shard_embedding
         run(**arguments)
-        checkpoints.restore_params(arguments["model_dir"], ema=True)
+        reading.restore_params(arguments["model_dir"], ema=True)
     print(json.dumps({"devices": jax.local_device_count(), "modules": sorted(sys.modules)}))

@@ -6,15 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from standin import run
+from standin import run, same
 
 from simvlm_jax.errors import UserError
-from simvlm_jax.training import checkpoints, optimizers
+from simvlm_jax.training import checkpoints, optimizers, reading
 from simvlm_jax.training.state import TrainState
-
-
-def same(left, right):
-    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 @pytest.fixture
@@ -25,20 +21,20 @@ def copy(whole, tmp_path):
 
 def test_parameters_and_their_average_come_back(whole):
     folder, state = whole
-    same(checkpoints.restore_params(folder), state.params)
-    same(checkpoints.restore_params(folder, ema=True), optimizers.ema_params(state.opt_state))
-    early = checkpoints.restore_params(folder, step=4)
+    same(reading.restore_params(folder), state.params)
+    same(reading.restore_params(folder, ema=True), optimizers.ema_params(state.opt_state))
+    early = reading.restore_params(folder, step=4)
     assert not np.array_equal(early["head"]["kernel"], state.params["head"]["kernel"])
 
 
 def test_what_is_not_there_is_said(whole, tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint of step 5 in .*, only of \[4, 8, 12\]"):
-        checkpoints.restore_params(whole[0], step=5)
+        reading.restore_params(whole[0], step=5)
     with pytest.raises(UserError, match="There is no checkpoint in .*nowhere"):
-        checkpoints.restore_params(tmp_path / "nowhere")
+        reading.restore_params(tmp_path / "nowhere")
     run(tmp_path, 1, optimizer={"ema_decay": None})
     with pytest.raises(UserError, match="holds no moving average"):
-        checkpoints.restore_params(tmp_path, ema=True)
+        reading.restore_params(tmp_path, ema=True)
 
 
 def data_files(folder):
@@ -81,18 +77,18 @@ def flip_one_bit_of_one_number(folder):
 )
 def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(copy, whole, damage, capsys):
     damage(copy / "checkpoints" / "12")
-    expected = checkpoints.restore_params(whole[0], step=8)
-    same(checkpoints.restore_params(copy), expected)
+    expected = reading.restore_params(whole[0], step=8)
+    same(reading.restore_params(copy), expected)
     assert "checkpoints/12" in capsys.readouterr().err
-    with pytest.raises(checkpoints.DamagedError, match="checkpoints/12 "):
-        checkpoints.restore_params(copy, step=12)
+    with pytest.raises(reading.DamagedError, match="checkpoints/12 "):
+        reading.restore_params(copy, step=12)
     assert (copy / "checkpoints" / "12").exists()  # reading moves nothing
 
     same(run(copy), whole[1])
     told = capsys.readouterr().err
     assert "checkpoints/12" in told and "Going on from step 8 instead." in told
     assert [path.name for path in (copy / "damaged_checkpoints").iterdir()] == ["12"]
-    assert checkpoints.saved_steps(copy / "checkpoints") == [4, 8, 12]
+    assert reading.saved_steps(copy / "checkpoints") == [4, 8, 12]
 
 
 def test_bits_flipped_on_disk_never_pass(copy, whole):
@@ -105,12 +101,12 @@ def test_bits_flipped_on_disk_never_pass(copy, whole):
         original = path.read_bytes()
         path.write_bytes(bytes(content))
         try:
-            same(checkpoints.restore_params(copy, step=12), whole[1].params)
-        except checkpoints.DamagedError:
+            same(reading.restore_params(copy, step=12), whole[1].params)
+        except reading.DamagedError:
             refused += 1
         path.write_bytes(original)
     assert refused > 0
-    same(checkpoints.restore_params(copy, step=12), whole[1].params)
+    same(reading.restore_params(copy, step=12), whole[1].params)
 
 
 def test_no_whole_checkpoint_at_all(copy):
@@ -118,9 +114,9 @@ def test_no_whole_checkpoint_at_all(copy):
         truncate(copy / "checkpoints" / str(step))
     with pytest.raises(UserError, match="None of the checkpoints in .* can be restored"):
         run(copy)
-    assert checkpoints.saved_steps(copy / "checkpoints") == [4, 8, 12]
+    assert reading.saved_steps(copy / "checkpoints") == [4, 8, 12]
     with pytest.raises(UserError, match="checkpoints/4 "):
-        checkpoints.restore_params(copy)
+        reading.restore_params(copy)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused_and_kept(copy):
@@ -128,7 +124,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_kept(copy):
         run(copy, model={"hidden": 6})
     with pytest.raises(UserError, match="another optimizer: it also has opt_state/2/count"):
         run(copy, optimizer={"ema_decay": None})
-    assert checkpoints.saved_steps(copy / "checkpoints") == [4, 8, 12]
+    assert reading.saved_steps(copy / "checkpoints") == [4, 8, 12]
 
 
 def test_a_save_holds_the_state_of_its_moment(tmp_path):
@@ -140,7 +136,7 @@ def test_a_save_holds_the_state_of_its_moment(tmp_path):
             saved.save(state)
             state = update(state)
     for step in range(4):
-        kernel = checkpoints.restore_params(tmp_path, step=step)["kernel"]
+        kernel = reading.restore_params(tmp_path, step=step)["kernel"]
         np.testing.assert_array_equal(kernel, np.full((512, 512), step))
 
 

@@ -11,7 +11,9 @@ from simvlm_jax.training import devices
     ("groups", "count", "nearest"), [(6, 4, "4 or 8"), (3, 4, "4"), (17, 8, "16 or 24")]
 )
 def test_the_nearest_numbers_of_groups_are_named(groups, count, nearest):
-    with pytest.raises(UserError, match=f"A batch of {groups} groups .* set groups to {nearest}.$"):
+    with pytest.raises(
+        UserError, match=f"A batch of {groups} groups .* set BATCH_SIZE to {nearest}.$"
+    ):
         devices.require_divisible({"inputs": (groups, 2, 3)}, count)
     devices.require_divisible({"inputs": (2 * count, groups)}, count)
 

@@ -5,16 +5,11 @@ import signal
 import jax
 import numpy as np
 import pytest
-from standin import Stream, losses, run
+from standin import Stream, losses, run, same
 
 from simvlm_jax.errors import UserError
-from simvlm_jax.training.checkpoints import saved_steps
 from simvlm_jax.training.guards import NonFiniteError
-
-
-def same(left, right):
-    """Bit for bit, every leaf."""
-    jax.tree.map(np.testing.assert_array_equal, left, right)
+from simvlm_jax.training.reading import saved_steps
 
 
 def test_it_learns_reports_and_keeps_the_newest_checkpoints(whole, tmp_path):

@@ -10,15 +10,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from standin import losses, run
+from standin import losses, run, same
 
-from simvlm_jax.training.checkpoints import saved_steps
+from simvlm_jax.training.reading import saved_steps
 
 ROOT = Path(__file__).parents[2]
-
-
-def same(left, right):
-    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 def start(*runs, **environment):

@@ -1,0 +1,146 @@
+"""Reads checkpoints from disk: which there are, their manifests, and arrays that are verified."""
+
+import contextlib
+import logging
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
+
+from simvlm_jax.errors import UserError
+from simvlm_jax.training import digests, t5x_format
+
+
+class DamagedError(UserError):
+    """A checkpoint cannot be read, or what was read is not what was written."""
+
+
+def checkpoints_folder(model_dir: str | Path) -> Path:
+    """Returns the absolute folder of a run's checkpoints (Orbax takes no relative one)."""
+    return Path(model_dir).absolute() / "checkpoints"
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Lists the finished checkpoints of a folder, oldest first; an unfinished one has a suffix."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+
+
+def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = False) -> Any:
+    """Reads the parameters of a run, knowing neither its model nor its optimizer.
+
+    Args:
+        model_dir: The run's folder, ours or T5X's; where it holds both kinds, ours count.
+        step: Which checkpoint; None takes the newest that is whole, and says so where that is not
+            the newest one.
+        ema: Read the moving average of the parameters instead.
+
+    Returns:
+        A nested dictionary of arrays on the default device.
+
+    Raises:
+        UserError: If there is no such checkpoint, or it is damaged, or it holds no average.
+    """
+    folder = checkpoints_folder(model_dir)
+    steps = saved_steps(folder)
+    if not steps and (steps := t5x_format.steps(model_dir)):
+        return _restore_t5x_params(Path(model_dir), steps, step, ema)
+    if not steps:
+        raise UserError(f"There is no checkpoint in {folder}: train first, or check the folder.")
+    if step is not None and step not in steps:
+        raise UserError(f"There is no checkpoint of step {step} in {folder}, only of {steps}.")
+    read = _read_average if ema else _read_params
+    for candidate in reversed(steps) if step is None else [step]:
+        try:
+            return read(folder / str(candidate))
+        except DamagedError as error:
+            if candidate == steps[0] or step is not None:
+                raise
+            print(error, file=sys.stderr)
+
+
+def read_arrays(folder: Path, name: str, wanted: Callable[[str], bool]) -> dict[str, jax.Array]:
+    """Reads and verifies the arrays of one item whose path is wanted, without their shardings."""
+    manifest = {path: entry for path, entry in read_manifest(folder)[name].items() if wanted(path)}
+    found = read_tree(folder / name, manifest.__contains__)
+    arrays = {path: jnp.asarray(found[path]) for path in manifest if path in found}
+    verify(folder, arrays, manifest)
+    return arrays
+
+
+def read_tree(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    """Reads the arrays of an Orbax tree whose path is wanted, by path."""
+    handler = ocp.PyTreeCheckpointHandler()
+    with damage(folder.parent):
+        item = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf if wanted(digests.name(path)) else ocp.PLACEHOLDER,
+            handler.metadata(folder).tree,
+        )
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+        tree = handler.restore(folder, args=ocp.args.PyTreeRestore(item, as_numpy))
+    return {path: leaf for path, leaf in digests.paths(tree).items() if wanted(path)}
+
+
+def read_manifest(folder: Path) -> dict[str, dict]:
+    """Reads what a checkpoint should hold: {item: {path: {"shape", "dtype", "digest"}}}."""
+    with damage(folder):
+        return ocp.JsonCheckpointHandler().restore(folder / "manifest")
+
+
+def verify(folder: Path, tree: Any, manifest: Mapping[str, dict]) -> None:
+    """Raises `DamagedError` unless the arrays are those of the manifest, bit for bit."""
+    difference = digests.first_difference(digests.manifest(tree), manifest)
+    if difference:
+        raise DamagedError(f"The checkpoint {folder} is damaged: {difference}.")
+
+
+@contextlib.contextmanager
+def damage(folder: Path) -> Iterator[None]:
+    """Turns whatever goes wrong inside into a `DamagedError`."""
+    try:
+        yield
+    except Exception as error:  # Orbax raises plain ones, and many kinds, for unreadable files
+        # Its abandoned tasks would print their stack traces after our sentence.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        reason = textwrap.shorten(str(error) or type(error).__name__, 200)
+        raise DamagedError(f"The checkpoint {folder} cannot be read: {reason}") from error
+
+
+def _read_params(folder: Path) -> Any:
+    return _nested(read_arrays(folder, "params", lambda path: True))
+
+
+def _read_average(folder: Path) -> Any:
+    return _average(read_arrays(folder, "optimizer", _is_average), folder)
+
+
+def _restore_t5x_params(model_dir: Path, steps: list[int], step: int | None, ema: bool) -> Any:
+    if step is not None and step not in steps:
+        raise UserError(f"There is no checkpoint of step {step} in {model_dir}, only of {steps}.")
+    folder = t5x_format.folder(model_dir, steps[-1] if step is None else step)
+    wanted = _is_average if ema else lambda path: path.startswith(t5x_format.PARAMS)
+    arrays = {path: jnp.asarray(array) for path, array in read_tree(folder, wanted).items()}
+    return _average(arrays, folder) if ema else _nested(t5x_format.to_own(arrays)[0])
+
+
+def _nested(arrays: Mapping[str, jax.Array]) -> Any:
+    return unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
+
+
+def _is_average(path: str) -> bool:
+    return "/ema/" in path  # the field of optax.EmaState, wherever the optimizer's chain put it
+
+
+def _average(arrays: Mapping[str, jax.Array], folder: Path) -> Any:
+    if not arrays:
+        raise UserError(
+            f"The checkpoint {folder} holds no moving average of the parameters: ask for the "
+            "parameters themselves, or train with adamw.ema_decay set."
+        )
+    return _nested({path.split("/ema/", 1)[1]: array for path, array in arrays.items()})
