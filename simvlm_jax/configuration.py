@@ -9,6 +9,7 @@ import importlib.util  # noqa: F401 - gin's resource reader uses it without impo
 import logging
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gin
@@ -17,7 +18,7 @@ from simvlm_jax.gin_files import gin_root
 
 _STATEMENT = re.compile(r"^([\w./]+) = ", re.MULTILINE)
 GIN_REMARK = "\n  In call to configurable"
-_REFERENCE = re.compile(r"[@%](?:[\w.]+/)*([\w.]+)")
+_REFERENCE = re.compile(r"[@%]([\w./]+)")
 
 
 def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
@@ -30,16 +31,30 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     Raises:
       UserError: a file is missing, a line is no gin, a name or parameter is not known.
     """
+    files = [_find(name) for name in gin_files]
     gin.clear_config()
     gin.add_config_file_search_path(gin_root())
     try:
         # Gin logs an error for each place it looks before it finds a file.
         logging.disable(logging.ERROR)
-        gin.parse_config_files_and_bindings(list(gin_files), list(bindings), finalize_config=False)
+        gin.parse_config_files_and_bindings(files, list(bindings), finalize_config=False)
     except (ValueError, OSError, SyntaxError, ImportError, AttributeError, RuntimeError) as error:
         raise UserError(f"The gin configuration is not valid: {_one_line(error)}") from None
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _find(name: str) -> str:
+    """The absolute path of a gin file.
+
+    Gin itself would take the folder of a relative name for a Python package, and stumble over any
+    folder `models` or `runs` of the working directory. (That is also why our files include
+    one another as './models/...': no package is called so.)
+    """
+    for folder in (Path(), Path(gin_root())):
+        if (folder / name).is_file():
+            return str((folder / name).absolute())
+    raise UserError(f"There is no gin file {name}, neither here nor in {gin_root()}.")
 
 
 def value(name: str) -> Any:
@@ -75,11 +90,12 @@ def resolved() -> str:
     return gin.config_str()
 
 
-def check(*roots: str) -> None:
+def check(*roots: str, complete: bool = True) -> None:
     """Refuses what a run still needs, and what nothing reads (most often a misspelt name).
 
     Args:
       roots: macros and configurables a verb starts from, as the configuration spells them.
+      complete: False lets %gin.REQUIRED stand, where the run itself is not asked for.
 
     Raises:
       UserError: some %gin.REQUIRED stands unreplaced (gin itself would hand it to whoever asks,
@@ -93,11 +109,12 @@ def check(*roots: str) -> None:
             reached.add(name)
             waiting.extend(references.get(name, ()))
     missing = sorted(name for name in reached if "gin.REQUIRED" in references.get(name, ()))
-    if missing:
+    if missing and complete:
         raise UserError(
             f"The run needs {missing[0]}: set it in a gin file or with --gin '{missing[0]} = ...'."
         )
-    unused = sorted(set(references) - reached)
+    scopes = {name for names in references.values() for name in names if "/" in name}
+    unused = sorted(name for name in references if name not in (scopes if "/" in name else reached))
     if unused:
         raise UserError(
             f"The gin configuration sets {unused[0]}, which nothing reads: correct its name or "
@@ -106,16 +123,23 @@ def check(*roots: str) -> None:
 
 
 def _references(text: str) -> dict[str, set[str]]:
-    """What each macro or configurable in a configuration text refers to."""
+    """What each macro or configurable in a configuration text refers to.
+
+    A binding or reference with a scope counts twice, with the scope and without.
+    """
     starts = list(_STATEMENT.finditer(text))
     ends = [s.start() for s in starts[1:]] + [len(text)]
     found: dict[str, set[str]] = {}
     for start, end in zip(starts, ends, strict=True):
-        owner = start.group(1).rsplit("/", 1)[-1]
-        owner = owner.rsplit(".", 1)[0] if "." in owner else owner
+        scope, _, name = start.group(1).rpartition("/")
+        name = name.rsplit(".", 1)[0] if "." in name else name
+        owners = {name, f"{scope}/{name}"} if scope else {name}
         body = re.sub(r"#.*", "", text[start.end() : end])
         body = re.sub(r"'[^'\n]*'|\"[^\"\n]*\"", "", body)
-        found.setdefault(owner, set()).update(_REFERENCE.findall(body))
+        referred = set(_REFERENCE.findall(body))
+        referred |= {reference.rpartition("/")[2] for reference in referred}
+        for owner in owners:
+            found.setdefault(owner, set()).update(referred)
     return found
 
 

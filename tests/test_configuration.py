@@ -71,16 +71,27 @@ def test_loading_forgets_what_was_loaded_before(gin_file):
     ("bindings", "word"),
     [
         (["SIZ = 4"], "SIZ"),
-        (["other/toy_parts.Engine.size = 4", "b/toy_parts.Engine.size=1"], None),
+        (["other/toy_parts.Engine.size = 4"], "other/toy_parts.Engine"),
         (["LOST = @toy_parts.Engine()"], "LOST"),
     ],
 )
 def test_a_binding_that_nothing_reads_is_named(gin_file, bindings, word):
     configuration.load(gin_file(COMPLETE), bindings)
-    if word is None:  # a scope belongs to the same class, which is read
-        configuration.check("toy_parts.start")
-        return
     with pytest.raises(UserError, match=f"sets {word}, which nothing reads"):
+        configuration.check("toy_parts.start")
+
+
+def test_a_scope_that_something_names_is_read(gin_file):
+    text = COMPLETE.replace("@toy_parts.Engine()", "@other/toy_parts.Engine()")
+    configuration.load(gin_file(text), ["other/toy_parts.Engine.size = 4"])
+    configuration.check("toy_parts.start")
+    assert configuration.call(start) == (4, None)
+
+
+def test_what_is_missing_may_stand_where_the_run_is_not_asked_for(gin_file):
+    configuration.load(gin_file(COMPLETE), ["SIZE = %gin.REQUIRED"])
+    configuration.check("toy_parts.start", complete=False)
+    with pytest.raises(UserError, match="needs"):
         configuration.check("toy_parts.start")
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
+from simvlm_jax.cli import options
 from simvlm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ SOME_FAILED = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
+    positive = options.count_from(1)
     parser.add_argument(
         "paths",
         nargs="+",
@@ -32,11 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model_dir", required=True, help="the folder of a trained model")
     parser.add_argument("--output", help="the file to write (default: standard output)")
-    parser.add_argument("--batch_size", type=_positive, default=32, help="images at once")
-    parser.add_argument("--beams", type=_positive, help="1 is greedy (default: the model's)")
+    parser.add_argument("--batch_size", type=positive, default=32, help="images at once")
+    parser.add_argument("--beams", type=positive, help="1 is greedy (default: the model's)")
     parser.add_argument("--prompt", help="text the caption goes on from (default: the model's)")
     parser.add_argument("--step", type=int, help="which checkpoint (default: the newest)")
-    parser.add_argument("--max_length", type=_positive, help="most tokens of a caption")
+    parser.add_argument("--max_length", type=positive, help="most tokens of a caption")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -178,9 +180,3 @@ class _Progress:
         start = "\n" if self._line else ""
         print(f"{start}{sentence}", file=sys.stderr, flush=True)
         self._line = ""
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

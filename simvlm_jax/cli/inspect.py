@@ -12,8 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("what", choices=("config", "params", "batch"))
     options.add_gin(parser)
-    parser.add_argument("--step", type=int, default=0, help="which batch (default: the first)")
-    parser.add_argument("--groups", type=int, default=1, help="how many groups of it to show")
+    count = options.count_from
+    parser.add_argument("--step", type=count(0), default=0, help="which batch (default: the first)")
+    parser.add_argument("--groups", type=count(1), default=1, help="how many groups of it to show")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.what == "params":
         # A model file alone is enough here; nothing of the run is built.
+        configuration.check("MODEL", "loop.train", complete=False)
         from simvlm_jax.models.tables import parameter_table
 
         print(parameter_table(configuration.value("MODEL").config))

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from simvlm_jax.cli import options
 from simvlm_jax.errors import UserError
 
 HELP = "prepare data: images and texts to records, splits and a vocabulary"
@@ -31,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--document_tokens",
         type=int,
-        default=63,
-        help="longest chunk of prose; 63 leaves room for the end of sequence in 32+32 tokens",
+        default=31,
+        help="longest chunk of prose; 31 leaves room for the end of sequence in 16+16 tokens",
     )
     parser.add_argument("--limit", type=int, help="take only about so many emoji (default: all)")
 
@@ -86,8 +87,7 @@ def _prepare(folder: Path, settings: dict[str, int | None]) -> dict:
         images = openmoji.draw(
             emoji, settings["size"], lambda done: progress("drawing", done, len(emoji))
         )
-        # Late, because it imports TensorFlow, which takes seconds and tells about its build.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        options.import_tensorflow()  # late, because it takes seconds
         from simvlm_jax.data import preparation
 
         found = preparation.write_openmoji(stage, settings, emoji, images, progress)

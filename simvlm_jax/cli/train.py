@@ -1,7 +1,6 @@
 """`simvlm train`: pretrain or go on training in a folder."""
 
 import argparse
-import json
 import sys
 
 from simvlm_jax.cli import options
@@ -20,16 +19,11 @@ def run(args: argparse.Namespace) -> int:
     """Trains to the configuration's total_steps."""
     options.load_configuration(args)
     from simvlm_jax import configuration
-    from simvlm_jax.data.vocabulary import default_vocabulary
-    from simvlm_jax.training import loop
+    from simvlm_jax.training import folder, loop
 
     configuration.check("loop.train")
     model = configuration.value("loop.train.model")
-    files = {
-        "model_config.json": json.dumps(model.to_json(), indent=2).encode(),
-        "vocabulary.model": default_vocabulary().sp_model,
-        "config.gin": configuration.resolved().encode(),
-    }
+    files = folder.model_files(model) | {"config.gin": configuration.resolved().encode()}
     state = configuration.call(loop.train, model=model, model_dir=args.model_dir, extra_files=files)
     print(f"{args.model_dir} is trained to step {int(state.step)}.", file=sys.stderr)
     return 0

@@ -1,11 +1,13 @@
 """The ledger of records that could not be used: counted by source and cause, and named."""
 
 import collections
+import sys
 import threading
 
 from simvlm_jax.errors import UserError
 
 NAMED = 1000  # at most so many entries are kept by name; all are counted
+TOLD = 10  # at most so many are told on stderr
 
 
 class FailureLedger:
@@ -25,11 +27,18 @@ class FailureLedger:
         self.entries: list[tuple[str, int, str]] = []
 
     def record(self, source: str, example_id: int, cause: str) -> None:
-        """Notes that an example of `source` could not be used."""
+        """Notes that an example of `source` could not be used, and tells of the first ones."""
+        entry = (source, example_id, cause)
         with self._lock:
             self._counts[source, cause] += 1
-            if len(self.entries) < NAMED:
-                self.entries.append((source, example_id, cause))
+            if len(self.entries) >= NAMED or entry in self.entries[:TOLD]:
+                return
+            self.entries.append(entry)
+            told = len(self.entries)
+        if told <= TOLD:
+            more = "; of further ones nothing is told" if told == TOLD else ""
+            sentence = f"Example {example_id} of {source} counts nothing: {cause.rstrip('.')}"
+            print(f"{sentence}{more}.", file=sys.stderr)
 
     @property
     def counts(self) -> dict[tuple[str, str], int]:

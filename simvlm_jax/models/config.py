@@ -81,16 +81,20 @@ class SimVLMConfig:
           UserError: a value is out of range or two do not fit each other.
         """
         # JSON and gin give lists where a hashable module attribute needs tuples.
-        object.__setattr__(self, "image_size", tuple(self.image_size))
-        object.__setattr__(self, "conv_layers", tuple(self.conv_layers))
+        for name in ("image_size", "conv_layers"):
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple) or not all(isinstance(n, int) for n in value):
+                raise UserError(f"{name}={value!r} must be a tuple of whole numbers.")
+            object.__setattr__(self, name, tuple(value))
         for problem in self._problems():
             raise UserError(f"The model configuration is not valid: {problem}.")
 
     def _problems(self) -> list[str]:
         found = []
         for name in _COUNTS:
-            if getattr(self, name) < 1:
-                found.append(f"{name}={getattr(self, name)} must be at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                found.append(f"{name}={value!r} must be a whole number, at least 1")
         if found:
             return found
         if self.width % self.heads:

@@ -125,7 +125,7 @@ def test_folders_are_searched_and_globs_expanded(pictures):
         (["nowhere.png"], "nowhere.png"),
         (["*.gif"], "*.gif"),
         (["empty"], "no image in empty"),
-        (["b.png", "--batch_size=0"], "'0' is not a whole number above 0"),
+        (["b.png", "--batch_size=0"], "'0' is not a whole number from 1 on"),
         (["b.png", "--output=nowhere/out"], "nowhere/out cannot be written"),
     ],
 )

@@ -1,6 +1,7 @@
 """Train, finetune, evaluate, inspect and caption on a made-up data folder, as a user would."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -59,7 +60,7 @@ def test_a_run_can_be_opened_without_its_configuration(folders):
 
 
 def test_finetuning_starts_from_the_pretrained_parameters(folders):
-    from simvlm_jax.training.checkpoints import restore_params
+    from simvlm_jax.training.reading import restore_params
 
     _, run = folders
     before, after = restore_params(run), restore_params(run / "translation")
@@ -146,6 +147,12 @@ def test_inspect_shows_configuration_parameters_and_batch(folders, capsys):
         (["--gin", "loop.train.colour = 5"], "colour"),
         (["--gin", "config.SimVLMConfig.heads = 5"], "not a multiple of heads=5"),
         (["--gin", "IMAGE_SIZE = (33, 32)"], "multiples of patch_size=16"),
+        (["--gin", "IMAGE_SIZE = 32"], "image_size=32 must be a tuple"),
+        (["--gin", "TOTAL_STEPS = 1e4"], "total_steps=10000.0 is not a whole number"),
+        (["--gin", "CHECKPOINT_PERIOD = 0"], "checkpoint_every=0 is not a whole number"),
+        (["--gin", "VOCABULARY_SIZE = 200"], "248 ids, sentinels included, and the model only 200"),
+        (["--gin", "loop.train.log_every = 0"], "log_every=0 is not a whole number"),
+        (["--gin", "variant/config.SimVLMConfig.heads = 1"], "variant/config.SimVLMConfig, which"),
         (["--gin_file=runs/none.gin"], "runs/none.gin"),
         (["--gin", "PAIRS = {'no_such_task': 8}"], "no_such_task"),
         (["--data_dir=/nowhere/at/all"], "/nowhere/at/all"),
@@ -158,6 +165,38 @@ def test_bad_input_is_one_sentence_and_exit_code_2(folders, tmp_path, capsys, ar
         code = main(["train", *files, f"--model_dir={tmp_path / 'run'}", *arguments])
     sentence = capsys.readouterr().err.strip().splitlines()[-1]
     assert code == 2 and words in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["params", "--gin", "IMAGE_SZIE = (48, 48)"], "IMAGE_SZIE, which nothing reads"),
+        (["batch", "--step=-1"], "'-1' is not a whole number from 0 on"),
+        (["batch", "--groups=0"], "'0' is not a whole number from 1 on"),
+    ],
+)
+def test_inspect_refuses_in_one_sentence(folders, capsys, arguments, words):
+    try:
+        code = main(["inspect", *arguments, "--gin_file=runs/demo.gin", *bindings(*SMALL)])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2 and words in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_model_dir_that_is_a_file_is_refused(folders, tmp_path, capsys):
+    (tmp_path / "run").write_text("")
+    files = ["--gin_file=runs/demo.gin", *bindings(*SMALL)]
+    assert main(["train", *files, f"--model_dir={tmp_path / 'run'}"]) == 2
+    assert f"{tmp_path / 'run'}" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_another_configuration_on_resuming_is_told(folders, tmp_path, capsys):
+    run = shutil.copytree(folders[1], tmp_path / "run")
+    longer = [line.replace("TOTAL_STEPS = 3", "TOTAL_STEPS = 4") for line in SMALL]
+    files = ["--gin_file=runs/demo.gin", *bindings(*longer, "LEARNING_RATE = 1e-4")]
+    assert main(["train", *files, f"--model_dir={run}"]) == 0
+    told = capsys.readouterr().err
+    assert "config.gin changes: - LEARNING_RATE = 0.001, + LEARNING_RATE = 0.0001" in told
 
 
 def test_another_vocabulary_than_the_checkpoints_is_refused(folders, tmp_path, capsys):

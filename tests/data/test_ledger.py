@@ -34,3 +34,12 @@ def test_names_are_kept_up_to_a_limit_and_counts_beyond_it(monkeypatch):
     monkeypatch.setattr(ledger, "NAMED", 5)
     made = filled(8)
     assert len(made.entries) == 5 and sum(made.counts.values()) == 8
+
+
+def test_the_first_failures_are_told_each_once(capsys):
+    made = filled(12)
+    made.record("pairs", 0, "truncated.")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Example 0 of pairs counts nothing: truncated."
+    assert len(lines) == 10 and lines[-1].endswith("; of further ones nothing is told.")
+    assert sum(made.counts.values()) == 13 and len(made.entries) == 12

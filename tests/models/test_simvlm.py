@@ -3,13 +3,13 @@
 The second half has a test for each fault found in public re-implementations of the paper.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from models import reference
 from models.networks import (
     FAMILIES,
@@ -23,6 +23,7 @@ from models.networks import (
     parameters,
     primitives,
 )
+
 from simvlm_jax.errors import UserError
 from simvlm_jax.models.layouts import unscan
 from simvlm_jax.models.simvlm import SimVLM
@@ -309,6 +310,21 @@ def test_bfloat16_compute_keeps_float32_parameters_and_logits():
     variables = jax.tree.map(jnp.asarray, {"params": parameters(config)})
     prefix = jax.eval_shape(start, variables, *_inputs(batch)[:2])
     assert prefix.keys_values[0].dtype == jnp.bfloat16
+
+
+def test_stochastic_depth_is_in_the_encoder_and_not_in_the_decoder():
+    config = tiny_config(stochastic_depth_rate=0.3)
+    network = SimVLM(config).bind({"params": parameters(PAPER)})
+    assert network.encoder.stochastic_depth_rate == 0.3
+    assert network.decoder.stochastic_depth_rate == 0.0
+
+
+@pytest.mark.parametrize("name", ["paper", "decoder_only_t5"])
+def test_unrolled_layers_give_the_same_logits(name):
+    config = FAMILIES[name]
+    unrolled = dataclasses.replace(config, scan_layers=False)
+    other = forward(unrolled, batch_of(config), unscan(parameters(config)))
+    np.testing.assert_allclose(other, forward(config, batch_of(config)), rtol=1e-5, atol=1e-5)
 
 
 def _inputs(batch):
