@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from simvlm_jax.data.paths import SUMMARY_NAME, data_dir
 from simvlm_jax.evaluation.charts import Points
 from simvlm_jax.evaluation.evaluations import Evaluation
 from simvlm_jax.evaluation.report import write_report
-from simvlm_jax.training.checkpoints import checkpoints_folder, saved_steps
+from simvlm_jax.training import t5x_format
 from simvlm_jax.training.folder import write_atomic
+from simvlm_jax.training.pretrained import require_same_vocabulary
+from simvlm_jax.training.reading import checkpoints_folder, saved_steps
 
 BEGAN = time.monotonic()
 
@@ -27,8 +30,12 @@ def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]
 
     Returns:
       What metrics.json holds.
+
+    Raises:
+      UserError: the folder holds no trained model, or one of another vocabulary.
     """
     folder = Path(model_dir)
+    require_same_vocabulary(folder)
     fingerprint = _fingerprint(folder, config_text)
     metrics_file, report_file = folder / "metrics.json", folder / "report" / "index.html"
     if metrics_file.is_file() and report_file.is_file():
@@ -41,10 +48,8 @@ def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]
         print(f"evaluating {evaluation.name} ({number}/{len(evaluations)})", file=sys.stderr)
         sections[evaluation.name], shown = evaluation.run(folder)
         samples.extend(shown)
-    training = json.loads((folder / "training.json").read_text())
     metrics = {
-        "steps": training["steps"],
-        "seconds": {"pretraining": training["seconds"], "total": _total_seconds(folder)},
+        **_training(folder),
         **sections,
         "fingerprint": fingerprint,
     }
@@ -55,12 +60,24 @@ def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]
 
 
 def _fingerprint(folder: Path, config_text: str) -> str:
-    """Changes with the evaluation's settings, and with any checkpoint of the run or below it."""
-    manifests = sorted(folder.glob("**/checkpoints/*/manifest/**/*"))
+    """Changes with the settings, the data, and any checkpoint of the run or below it."""
+    files = [data_dir() / SUMMARY_NAME, *sorted(folder.glob("**/checkpoints/*/manifest/**/*"))]
+    # T5X keeps no digests: when its checkpoint was written has to do.
+    files_of_t5x = sorted(folder.glob("**/checkpoint_*/_CHECKPOINT_METADATA"))
     parts = [config_text.encode()]
-    parts += [path.read_bytes() for path in manifests if path.is_file()]
+    parts += [path.read_bytes() for path in (*files, *files_of_t5x) if path.is_file()]
     parts += [str(saved_steps(checkpoints_folder(folder))).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    """Steps and seconds of the run; T5X notes no seconds."""
+    noted = folder / "training.json"
+    if not noted.is_file():
+        return {"steps": t5x_format.steps(folder)[-1], "seconds": {}}
+    training = json.loads(noted.read_text())
+    seconds = {"pretraining": training["seconds"], "total": _total_seconds(folder)}
+    return {"steps": training["steps"], "seconds": seconds}
 
 
 def _total_seconds(folder: Path) -> float:
