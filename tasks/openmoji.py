@@ -1,6 +1,7 @@
 """OpenMoji: drawings with names in English and German, `data_dir/openmoji`."""
 
 import functools
+from collections.abc import Callable, Sequence
 
 import seqio
 import tensorflow as tf
@@ -15,6 +16,8 @@ from simvlm_jax.data.preprocessors import (
 )
 from simvlm_jax.data.sources import ArrayRecordSource
 from simvlm_jax.data.vocabulary import default_vocabulary
+from simvlm_jax.evaluation.captions import score_captions
+from simvlm_jax.evaluation.translation import score_translations
 
 PROMPT = "a picture of"  # paper, section 4.3: the prefix of zero-shot captioning
 SPLITS = ("train", "variants", "concepts")
@@ -26,8 +29,26 @@ FIELDS = {
 }
 
 
+Metric = Callable[[Sequence[str], Sequence[str]], dict[str, float]]
+
+
+def caption_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """Exact match, CIDEr and variety of captions, in seqio's order of arguments."""
+    return score_captions(predictions, targets)
+
+
+def translation_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """ChrF and exact match of translations, in seqio's order of arguments."""
+    return score_translations(predictions, targets)
+
+
 def register(
-    name: str, to_tokens: Preprocessor, targets: str, inputs: str | None = None, image: bool = True
+    name: str,
+    to_tokens: Preprocessor,
+    targets: str,
+    inputs: str | None = None,
+    image: bool = True,
+    metrics: Sequence[Metric] = (),
 ) -> None:
     """Registers one task over the drawings.
 
@@ -37,6 +58,7 @@ def register(
       targets: the text to predict, with record fields in braces.
       inputs: the input text likewise, where `to_tokens` does not make it.
       image: whether the model sees the drawing.
+      metrics: what seqio's Evaluator computes.
     """
     seqio.TaskRegistry.add(
         name,
@@ -51,11 +73,13 @@ def register(
             to_tokens,
         ],
         output_features=task_features(default_vocabulary(), image=image),
+        metric_fns=list(metrics),
     )
 
 
+TO_GERMAN = {"targets": "{caption/de}", "inputs": "{caption/en}", "metrics": [translation_metrics]}
 for _objective in OBJECTIVES:  # openmoji_prefix_lm, openmoji_span_corruption, openmoji_lm
     register(f"openmoji_{_objective}", objective(_objective), PROMPT + " {caption/en}")
-register("openmoji_captions", source_to_target, "{caption/en}", inputs=PROMPT)
-register("openmoji_en_de", source_to_target, "{caption/de}", inputs="{caption/en}")
-register("openmoji_en_de_text", source_to_target, "{caption/de}", "{caption/en}", image=False)
+register("openmoji_captions", source_to_target, "{caption/en}", PROMPT, metrics=[caption_metrics])
+register("openmoji_en_de", source_to_target, **TO_GERMAN)
+register("openmoji_en_de_text", source_to_target, **TO_GERMAN, image=False)

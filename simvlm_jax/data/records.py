@@ -12,20 +12,6 @@ from simvlm_jax.data.paths import shard_name
 # access slow.
 WRITER_OPTIONS = "group_size:1"
 
-OPENMOJI_FEATURES = {
-    "id": tf.io.FixedLenFeature([], tf.int64),
-    "image/encoded": tf.io.FixedLenFeature([], tf.string),
-    "caption/en": tf.io.FixedLenFeature([], tf.string),
-    "caption/de": tf.io.FixedLenFeature([], tf.string),
-    "group": tf.io.FixedLenFeature([], tf.string),
-    "codepoints": tf.io.FixedLenFeature([], tf.string),
-    "concept": tf.io.FixedLenFeature([], tf.string),
-}
-DOCUMENT_FEATURES = {
-    "id": tf.io.FixedLenFeature([], tf.int64),
-    "text": tf.io.FixedLenFeature([], tf.string),
-}
-
 
 def encode_example(features: Mapping[str, int | str | bytes]) -> bytes:
     """Serializes one example.

@@ -7,7 +7,8 @@ import pytest
 import sentencepiece
 from PIL import Image
 
-from simvlm_jax.data import concepts, documents, openmoji, preparation, records
+from simvlm_jax import tasks
+from simvlm_jax.data import concepts, documents, openmoji, preparation
 from simvlm_jax.data.sources import ArrayRecordSource
 
 SETTINGS = {"size": 16, "seed": 1, "vocabulary_size": 500, "document_tokens": 20, "limit": 90}
@@ -40,7 +41,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(prepared):
     """Returns the parsed records: (kind, split) -> list of dictionaries."""
-    features = {"openmoji": records.OPENMOJI_FEATURES, "documents": records.DOCUMENT_FEATURES}
+    features = {"openmoji": tasks.openmoji.FIELDS, "documents": tasks.documents.FIELDS}
     result = {}
     for kind, splits in SPLITS.items():
         source = ArrayRecordSource(str(prepared[0] / kind), splits, features[kind])
