@@ -120,6 +120,24 @@ def test_a_second_evaluation_is_reused_until_something_changes(folders, metrics,
     assert (run / "metrics.json").stat().st_mtime_ns > written
 
 
+def test_an_exported_run_is_t5x_s_and_opens_as_one(folders, metrics, tmp_path, capsys):
+    import jax
+    import numpy as np
+
+    from simvlm_jax.training.reading import restore_params
+
+    output = tmp_path / "exported"
+    arguments = ["--format=t5x", f"--model_dir={folders[1]}", f"--output={output}"]
+    assert main(["export", *arguments]) == 0
+    assert capsys.readouterr().out.strip() == str(output / "checkpoint_3")
+    left, right = restore_params(output), restore_params(folders[1])
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+    evaluation = ["--gin_file=runs/demo_captions.gin", f"--model_dir={output}"]
+    assert main(["evaluate", *evaluation]) == 0
+    found = json.loads((output / "metrics.json").read_text())
+    assert found["steps"] == 3 and found["variants"] == pytest.approx(metrics["variants"])
+
+
 def test_training_again_changes_nothing(folders):
     _, run = folders
     before = sorted((p, p.stat().st_mtime_ns) for p in (run / "checkpoints").rglob("*"))

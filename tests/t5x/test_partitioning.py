@@ -78,8 +78,8 @@ def table(name, style):
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("style", STYLES, ids=str)
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("style", (STYLES[0], STYLES[-1]), ids=str)
+@pytest.mark.parametrize("name", ["base", "base_t5_style", "huge"])
 def test_parameters_lie_as_in_the_golden_table(name, style):
     path = FOLDER / f"{name}_{style[0]}_{style[1]}.txt"
     if os.environ.get("WRITE_GOLDEN"):
@@ -90,7 +90,8 @@ def test_parameters_lie_as_in_the_golden_table(name, style):
 
 @pytest.mark.parametrize("style", STYLES, ids=str)
 @pytest.mark.parametrize("name", SIZES)
-def test_no_large_parameter_is_replicated(name, style):
+def test_no_large_parameter_is_replicated_and_all_divide(name, style):
+    assert table(name, style)  # fails where a mesh does not divide a parameter
     replicated = [
         (path, shape)
         for path, shape, spec in rows(name, style)
