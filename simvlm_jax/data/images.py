@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from simvlm_jax.data import pillow_images
+from simvlm_jax.data.python_calls import numpy_function
 from simvlm_jax.errors import UserError
 
 OnFailure = Callable[[int, str], None]
@@ -85,7 +86,7 @@ def read_image(
     if augmentation.random_background:
         colour = tf.where(augment, tf.cast(draws[4:] * 256.0, tf.int32), colour)
     arguments = [encoded, box, colour, example_id]
-    pixels, decoded = tf.numpy_function(run, arguments, (tf.float32, tf.float32), stateful=False)
+    pixels, decoded = numpy_function(run, arguments, (tf.float32, tf.float32))
     return tf.ensure_shape(pixels, [*image_size, 3]), tf.ensure_shape(decoded, [])
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from array_record.python import array_record_module
 
 from simvlm_jax.data.paths import data_dir, shard_paths
+from simvlm_jax.data.python_calls import numpy_function
 from simvlm_jax.errors import UserError
 
 # Read-ahead helps only sequential reading of large groups; our files have one record per group.
@@ -184,5 +185,5 @@ def _read_op(reader: ShardReader, indices: tf.Tensor) -> tf.Tensor:
     def read(batch: np.ndarray) -> np.ndarray:
         return np.array(reader.read(batch), dtype=object)
 
-    records = tf.numpy_function(read, [indices], tf.string, stateful=False)
+    records = numpy_function(read, [indices], tf.string)
     return tf.ensure_shape(records, [None])

@@ -17,6 +17,7 @@ from simvlm_jax.data.ledger import FailureLedger
 from simvlm_jax.data.mapping import map_examples
 from simvlm_jax.data.order import global_position, locate, order_key
 from simvlm_jax.data.plain import Batch, check_task, evaluation_examples, plain_batches
+from simvlm_jax.data.python_calls import numpy_function, wait_until_idle
 from simvlm_jax.errors import UserError
 
 __all__ = ["GroupStream", "evaluation_examples", "plain_batches"]
@@ -104,18 +105,17 @@ class GroupStream:
         per_step = self._local_groups * sum(sum(tasks.values()) for _, tasks, _ in self._sides)
         batches = iter(self._dataset(start_step).as_numpy_iterator())
         read = 0
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except tf.errors.OpError:
-                if self._refusals:  # what TensorFlow raises has the sentence within a stack trace
-                    raise self._refusals[0] from None
-                raise
-            read += per_step
-            self.ledger.check(read)
-            yield batch
+        try:
+            for batch in batches:
+                read += per_step
+                self.ledger.check(read)
+                yield batch
+        except tf.errors.OpError:
+            if self._refusals:  # what TensorFlow raises has the sentence within a stack trace
+                raise self._refusals[0] from None
+            raise
+        finally:
+            wait_until_idle()  # before the iterator goes
 
     @property
     def _local_groups(self) -> int:
@@ -180,7 +180,7 @@ class GroupStream:
         def read(local: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             position = global_position(local, per_step, self._host_index, self._host_count)
             epochs, indices = locate(position, len(reader), key)
-            data = tf.numpy_function(self._reading(reader), [indices], tf.string, stateful=False)
+            data = numpy_function(self._reading(reader), [indices], tf.string)
             return epochs, tf.ensure_shape(data, [READ_AT_ONCE])
 
         def parse(epoch: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:

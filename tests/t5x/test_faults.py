@@ -28,7 +28,7 @@ def test_sigterm_saves_the_current_state(data, tmp_path, distributed):
         extra = ["--multiprocess_gpu", address, "--process_count=1", "--process_index=0"]
     folder = tmp_path / "run"
     bindings = [f"MODEL_DIR = '{folder}'", "TOTAL_STEPS = 100000", "CHECKPOINT_PERIOD = 100000"]
-    bindings += ["train_script.train.stats_period = 1"]
+    bindings += ["STATS_PERIOD = 1"]
     process = engine.start("train", data, ["t5x/pretrain.gin"], bindings, extra=extra)
     code, output = engine.terminate_after(process, lambda: trained(folder) >= 3)
     assert code != 0 and "PreemptionError" in output, output[-3000:]

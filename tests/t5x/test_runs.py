@@ -114,7 +114,7 @@ def infer(data, pretrained, output, mode, *bindings):
         f"INFER_MODE = '{mode}'",
     ]
     engine.t5x("infer", data, ["t5x/infer.gin"], own + list(bindings))
-    (path,) = output.glob("*.jsonl*")
+    (path,) = output.glob("*.jsonl-00000-of-00001")
     assert b"iVBOR" not in path.read_bytes() and b"PNG" not in path.read_bytes()
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -20,8 +20,8 @@ HERE = Path(__file__).parent
 STEPS = 20
 LONG = [f"CHECKPOINT_PERIOD = {STEPS}", "BATCH_SIZE = 32"]
 EACH_STEP = [
-    "train_script.train.stats_period = 1",
-    "train_script.train.infer_eval_dataset_cfg = None",
+    "STATS_PERIOD = 1",
+    "INFER_EVAL = None",
 ]
 OURS = ["loop.train.log_every = 1"]
 SGD = {"t5x": [str(HERE / "plain_sgd_t5x.gin")], "ours": [str(HERE / "plain_sgd.gin")]}
@@ -44,6 +44,7 @@ def test_losses_and_parameters_agree(data, tmp_path, name):
     files, devices, microbatches = CASES[name]
     theirs, own = tmp_path / "t5x", tmp_path / "ours"
     bindings = [*LONG, *EACH_STEP, f"NUM_MICROBATCHES = {microbatches}"]
+    bindings += engine.MESH_8X1 * (devices == 8)
     engine.pretrain(data, theirs, STEPS, *bindings, files=files["t5x"], devices=devices)
     start = tmp_path / "start.gin"
     start.write_text(
