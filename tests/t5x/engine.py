@@ -43,9 +43,9 @@ def environment(data, devices):
     paths = [str(here), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {
         "SIMVLM_DATA_DIR": str(data),
-        # Eight devices share two cores here, and the default of 40 s may not do to meet.
+        # Without the second flag the devices may meet in collectives of different order, and wait.
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_cpu_collective_call_terminate_timeout_seconds=250",
+        "--xla_cpu_enable_concurrency_optimized_scheduler=false",
         "PYTHONPATH": os.pathsep.join(paths),
     }
 

@@ -82,6 +82,8 @@ def arrays(model_dir, step):
 
 def test_a_round_trip_is_bit_for_bit(data, pretrained, tmp_path, monkeypatch):
     """T5X's step 4, opened and saved by us, is T5X's step 4 again when it is exported."""
+    import simvlm_jax.tasks  # noqa: F401 - registers them
+
     monkeypatch.setenv("SIMVLM_DATA_DIR", str(data))
     configuration.load(["runs/demo.gin"], [*engine.TINY, "TOTAL_STEPS = 4"])
     parts = [configuration.value(f"loop.train.{name}") for name in ("model", "optimizer", "stream")]
