@@ -13,12 +13,12 @@ import seqio
 import tensorflow as tf
 from clu.data.dataset_iterator import ArraySpec, DatasetIterator
 from etils import epath
-from t5x import adafactor, checkpoints, gin_utils, trainer, utils
 
 from simvlm_jax import partitioning
 from simvlm_jax.data.streams import GroupStream
 from simvlm_jax.training.folder import model_files
 from simvlm_jax.training.guards import FiniteGuard, Termination
+from t5x import adafactor, checkpoints, gin_utils, trainer, utils
 
 STEPS_BETWEEN_CHECKS = 100
 

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 import sentencepiece
-from trained_folder import CONFIG, PROMPT, make_model_dir, parameters
 
 from simvlm_jax.captioner import Captioner
 from simvlm_jax.errors import UserError
 from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.models.config import SimVLMConfig
+from trained_folder import CONFIG, PROMPT, make_model_dir, parameters
 
 LENGTH = 6
 PROMPT_LENGTH = CONFIG.text_length  # room for every prompt

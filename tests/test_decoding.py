@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from hash_network import hash_cache, hash_network, reference_log_probabilities
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hash_network import hash_cache, hash_network, reference_log_probabilities
 from simvlm_jax import decoding
 from simvlm_jax.errors import UserError
 

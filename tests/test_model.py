@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import t5x_stand_in as t5x
 
+import t5x_stand_in as t5x
 from simvlm_jax.errors import UserError
 from simvlm_jax.model import PrefixLMModel, Sum, split_streams
 from simvlm_jax.models.flops import forward_flops

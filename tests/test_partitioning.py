@@ -1,8 +1,8 @@
 """Every axis name has one rule, T5X's or ours: without one it would be replicated in silence."""
 
 import pytest
-from golden.write import NETWORKS, configuration_of
 
+from golden.write import NETWORKS, configuration_of
 from simvlm_jax.models.tables import parameter_rows
 from simvlm_jax.partitioning import OWN_AXIS_RULES
 

@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from trained_folder import CONFIG, PROMPT, make_model_dir
 
 from simvlm_jax.captioner import Captioner
 from simvlm_jax.cli import caption
 from simvlm_jax.cli.main import main
 from simvlm_jax.data.pillow_images import load_image
+from trained_folder import CONFIG, PROMPT, make_model_dir
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import time
 import jax
 import numpy as np
 import pytest
-from cli.test_verbs import SMALL, bindings
 
+from cli.test_verbs import SMALL, bindings
 from simvlm_jax.training.reading import restore_params, saved_steps
 
 STEPS = 4

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from models import reference
 from models.networks import (
     FAMILIES,
@@ -23,7 +24,6 @@ from models.networks import (
     parameters,
     primitives,
 )
-
 from simvlm_jax.errors import UserError
 from simvlm_jax.models.layouts import unscan
 from simvlm_jax.models.simvlm import SimVLM

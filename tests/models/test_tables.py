@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from golden.write import FOLDER, NETWORKS, configuration_of
 
+from golden.write import FOLDER, NETWORKS, configuration_of
 from models.networks import flat
 from simvlm_jax.models.tables import parameter_rows, parameter_table, part_totals
 from simvlm_jax.testing import random_parameters, tiny_config

@@ -1,6 +1,6 @@
-import engine
 import pytest
 
+import engine
 from simvlm_jax.data.testing_records import make_data
 
 

@@ -3,9 +3,10 @@
 import socket
 from pathlib import Path
 
-import engine
 import numpy as np
 import pytest
+
+import engine
 
 pytest.importorskip("t5x.train", reason="T5X is not installed")
 

@@ -9,12 +9,12 @@ import pytest
 pytest.importorskip("t5x.train", reason="T5X is not installed")
 
 from flax.traverse_util import flatten_dict  # noqa: E402
-from golden.write import NETWORKS, configuration_of  # noqa: E402
-from t5x import adafactor, optimizers, partitioning, utils  # noqa: E402
 
+from golden.write import NETWORKS, configuration_of  # noqa: E402
 from simvlm_jax import t5x_adapter  # noqa: E402
 from simvlm_jax.model import PrefixLMModel  # noqa: E402
 from simvlm_jax.training import optimizers as own_optimizers  # noqa: E402
+from t5x import adafactor, optimizers, partitioning, utils  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "golden" / "t5x_partitioning"
 STYLES = ((1, 1), (1, 2), (2, 2))  # of activations, of parameters

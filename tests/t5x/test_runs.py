@@ -3,9 +3,10 @@
 import json
 import shutil
 
-import engine
 import numpy as np
 import pytest
+
+import engine
 
 pytest.importorskip("t5x.train", reason="T5X is not installed")
 

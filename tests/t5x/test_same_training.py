@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import engine
 import jax
 import numpy as np
 import pytest
+
+import engine
 
 pytest.importorskip("t5x.train", reason="T5X is not installed")
 

@@ -1,5 +1,6 @@
 import jax
 import pytest
+
 from standin import run
 
 

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from standin import run, same
 
 from simvlm_jax.errors import UserError
 from simvlm_jax.training import checkpoints, optimizers, reading
 from simvlm_jax.training.state import TrainState
+from standin import run, same
 
 
 @pytest.fixture

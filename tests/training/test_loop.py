@@ -5,11 +5,11 @@ import signal
 import jax
 import numpy as np
 import pytest
-from standin import Stream, losses, run, same
 
 from simvlm_jax.errors import UserError
 from simvlm_jax.training.guards import NonFiniteError
 from simvlm_jax.training.reading import saved_steps
+from standin import Stream, losses, run, same
 
 
 def test_it_learns_reports_and_keeps_the_newest_checkpoints(whole, tmp_path):

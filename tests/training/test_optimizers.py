@@ -7,10 +7,10 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standin import Model, Stream
 
 from simvlm_jax.errors import UserError
 from simvlm_jax.training import optimizers
+from standin import Model, Stream
 
 
 @pytest.mark.parametrize(

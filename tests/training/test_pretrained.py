@@ -6,13 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from trained_folder import CONFIG, make_model_dir, parameters
 
 from simvlm_jax.data.vocabulary import default_vocabulary
 from simvlm_jax.errors import UserError
 from simvlm_jax.models.layouts import scan
 from simvlm_jax.testing import tiny_model
 from simvlm_jax.training.pretrained import pretrained_params
+from trained_folder import CONFIG, make_model_dir, parameters
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from standin import losses, run, same
 
 from simvlm_jax.training.reading import saved_steps
+from standin import losses, run, same
 
 ROOT = Path(__file__).parents[2]
 

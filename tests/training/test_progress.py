@@ -3,10 +3,10 @@ import json
 import jax.numpy as jnp
 import pytest
 from clu import metrics
-from standin import Count
 
 from simvlm_jax.training import progress
 from simvlm_jax.training.progress import Progress, progress_line
+from standin import Count
 
 
 def test_the_line():

@@ -3,10 +3,10 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import Mesh, PartitionSpec
-from standin import Model, Stream, shard_embedding
 
 from simvlm_jax.training import optimizers
 from simvlm_jax.training.state import abstract_state, create_state
+from standin import Model, Stream, shard_embedding
 
 MESH = Mesh(np.array(jax.local_devices()[:1]), ("data",))
 

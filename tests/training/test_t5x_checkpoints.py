@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from standin import run, same
 
 from simvlm_jax.cli.main import main
 from simvlm_jax.errors import UserError
 from simvlm_jax.training import reading, t5x_checkpoints, t5x_format
+from standin import run, same
 
 ARRAYS = {
     "target/encoder/kernel": 1,
