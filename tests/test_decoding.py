@@ -216,10 +216,12 @@ def test_with_a_negative_penalty_a_beam_can_be_overtaken_at_the_next_position():
 
 
 def test_batch_entries_do_not_touch_one_another():
-    alone = run_beam_search(np.uint32([3]), 9, 3, 6, 0.6)
-    together = run_beam_search(np.uint32([11, 3, 12]), 9, 3, 6, 0.6)
-    np.testing.assert_array_equal(alone[0][0], together[0][1])
-    np.testing.assert_array_equal(alone[1][0], together[1][1])
+    # One batch size, so one program: another one may round the last bit of a score differently.
+    some = run_beam_search(np.uint32([5, 3, 7]), 9, 3, 6, 0.6)
+    others = run_beam_search(np.uint32([11, 3, 12]), 9, 3, 6, 0.6)
+    np.testing.assert_array_equal(some[0][1], others[0][1])
+    np.testing.assert_array_equal(some[1][1], others[1][1])
+    assert np.any(np.asarray(some[0][0]) != np.asarray(others[0][0]))
 
 
 @few

@@ -50,7 +50,9 @@ def test_conv_stage(conv_layers):
     config = tiny_config(conv_layers=conv_layers, conv_width=64, image_size=(1024, 1024))
     image = jax.ShapeDtypeStruct((1, *config.image_size, 3), np.float32)
     counted = counted_by_xla(ImageEmbedding(config), image)
-    assert conv_stage_flops(config) == pytest.approx(counted, rel=0.03)
+    # The fourth channel of the stem's input is zeros for XLA's sake, and no work of the network's.
+    fourth_channel = 2 * 512 * 512 * 7 * 7 * config.conv_width
+    assert conv_stage_flops(config) == pytest.approx(counted - fourth_channel, rel=0.03)
 
 
 def test_an_example_without_image_costs_neither_conv_stage_nor_image_tokens():
