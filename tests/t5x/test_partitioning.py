@@ -23,10 +23,12 @@ LARGE = 2**20
 SIZES = [name for name in NETWORKS if name != "tiny"]  # 24 channels do not divide over 16 devices
 
 
-def train_state(name, style, optimizer):
+def train_state(name, style, optimizer, own_rules=True):
     """Shapes and mesh axes of a whole train state under T5X's own initializer."""
     model = PrefixLMModel(configuration_of(name), optimizer_def=optimizer)
-    rules = partitioning.standard_logical_axis_rules(*style, t5x_adapter.axis_rules())
+    rules = partitioning.standard_logical_axis_rules(
+        *style, t5x_adapter.axis_rules() if own_rules else None
+    )
     partitioner = partitioning.PjitPartitioner(num_partitions=1, logical_axis_rules=rules)
     initializer = utils.TrainStateInitializer(
         optimizer, model.get_initial_variables, {}, partitioner
@@ -52,8 +54,8 @@ def forget_gin():
     gin.clear_config()
 
 
-def rows(name, style):
-    shapes, axes = train_state(name, style, adamw())
+def rows(name, style, own_rules=True):
+    shapes, axes = train_state(name, style, adamw(), own_rules)
     flat_axes = flatten_dict(axes.params, sep="/")
     for path, leaf in flatten_dict(shapes.params, sep="/").items():
         spec = tuple(flat_axes[path] or ())
@@ -98,6 +100,14 @@ def test_no_large_parameter_is_replicated_and_all_divide(name, style):
         if math.prod(shape) >= LARGE and not any(spec)
     ]
     assert replicated == []
+
+
+@pytest.mark.parametrize("name", ["tiny", "base", "huge"])
+def test_t5x_s_own_rules_alone_shard_the_trunk(name):
+    """Then the conv stage lies on every device: none of its kernels is large."""
+    found = {path: (shape, spec) for path, shape, spec in rows(name, (1, 1), own_rules=False)}
+    assert all(any(spec) for shape, spec in found.values() if math.prod(shape) >= LARGE)
+    assert not any(any(spec) for path, (_, spec) in found.items() if "conv_stage" in path)
 
 
 @pytest.mark.parametrize("style", STYLES, ids=str)

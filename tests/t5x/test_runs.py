@@ -92,7 +92,8 @@ def test_finetuning_starts_from_the_parameters_alone(data, pretrained, tmp_path)
     assert {"chrf", "exact_match"} <= set(metrics(tmp_path, "openmoji_en_de")[-1])
 
 
-def test_eval_reports_the_task_s_metrics(data, pretrained, tmp_path):
+@pytest.mark.parametrize("devices", [1, 8])
+def test_eval_reports_the_task_s_metrics(data, pretrained, tmp_path, devices):
     bindings = [
         f"CHECKPOINT_PATH = '{pretrained}/checkpoint_4'",
         f"EVAL_OUTPUT_DIR = '{tmp_path}'",
@@ -100,12 +101,13 @@ def test_eval_reports_the_task_s_metrics(data, pretrained, tmp_path):
         "EVAL_SPLIT = 'concepts'",
         f"EVAL_LENGTHS = {engine.LENGTHS}",
     ]
-    engine.t5x("eval", data, ["t5x/eval.gin"], bindings)
+    bindings += engine.MESH_2X4 * (devices == 8)
+    engine.t5x("eval", data, ["t5x/eval.gin"], bindings, devices)
     (row,) = metrics(tmp_path, "openmoji_captions")
     assert row["step"] == 4 and "cider" in row
 
 
-def infer(data, pretrained, output, mode, *bindings):
+def infer(data, pretrained, output, mode, devices=1):
     own = [
         f"CHECKPOINT_PATH = '{pretrained}/checkpoint_4'",
         f"INFER_OUTPUT_DIR = '{output}'",
@@ -114,7 +116,8 @@ def infer(data, pretrained, output, mode, *bindings):
         f"INFER_LENGTHS = {engine.LENGTHS}",
         f"INFER_MODE = '{mode}'",
     ]
-    engine.t5x("infer", data, ["t5x/infer.gin"], own + list(bindings))
+    own += engine.MESH_2X4 * (devices == 8)
+    engine.t5x("infer", data, ["t5x/infer.gin"], own, devices)
     (path,) = output.glob("*.jsonl-00000-of-00001")
     assert b"iVBOR" not in path.read_bytes() and b"PNG" not in path.read_bytes()
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -150,8 +153,11 @@ def test_infer_predicts_what_simvlm_caption_says(data, pretrained, tmp_path):
 
 
 def test_infer_scores_the_targets(data, pretrained, tmp_path):
-    rows = infer(data, pretrained, tmp_path, "score")
-    assert len(rows) == 7 and all(row["score"] < 0 for row in rows)
+    one = infer(data, pretrained, tmp_path / "one", "score")
+    eight = infer(data, pretrained, tmp_path / "eight", "score", devices=8)
+    assert len(one) == 7 and all(row["score"] < 0 for row in one)
+    scores = [[row["score"] for row in rows] for rows in (one, eight)]
+    np.testing.assert_allclose(*scores, rtol=1e-4)
 
 
 def test_a_copied_folder_is_all_that_captioning_needs(pretrained, tmp_path):
