@@ -1,4 +1,6 @@
+import hashlib
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -132,3 +134,12 @@ def test_files_that_do_not_belong_together_are_refused(model_dir, tmp_path):
     path.write_text(json.dumps(good | {"network": good["network"] | {"vocabulary_size": 20}}))
     with pytest.raises(UserError, match="has 32 pieces, but .* at most 20"):
         Captioner.load(tmp_path)
+
+
+def test_another_vocabulary_of_the_same_size_is_refused(model_dir, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "run")
+    config = json.loads((folder / "model_config.json").read_text())
+    config["vocabulary_sha256"] = hashlib.sha256(b"another").hexdigest()
+    (folder / "model_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="is not the vocabulary that the model was trained with"):
+        Captioner.load(folder)
