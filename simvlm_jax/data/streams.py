@@ -177,15 +177,15 @@ class GroupStream:
         task, reader = seqio.TaskRegistry.get(name), self._readers[name]
         key = order_key(self._seed, name)
 
-        def read(local: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def read(local: tf.Tensor) -> tuple[tf.Tensor, ...]:
             position = global_position(local, per_step, self._host_index, self._host_count)
             epochs, indices = locate(position, len(reader), key)
             data = numpy_function(self._reading(reader), [indices], tf.string)
-            return epochs, tf.ensure_shape(data, [READ_AT_ONCE])
+            return epochs, indices, tf.ensure_shape(data, [READ_AT_ONCE])
 
-        def parse(epoch: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        def parse(epoch: tf.Tensor, index: tf.Tensor, data: tf.Tensor) -> dict[str, tf.Tensor]:
             seed = tf.constant(self._seed, tf.int64)
-            return {**task.source.parse(serialized), "epoch": epoch, "seed": seed}
+            return {**task.source.parse(data, index), "epoch": epoch, "seed": seed}
 
         local = tf.data.Dataset.range(start_step * per_step, LAST_STEP * per_step)
         reads = map_examples(local.batch(READ_AT_ONCE, drop_remainder=True), read)

@@ -12,7 +12,8 @@ from simvlm_jax.data.features import task_features
 from simvlm_jax.data.ledger import FailureLedger
 from simvlm_jax.data.plain import get_task
 from simvlm_jax.data.preprocessors import from_record, source_to_target
-from simvlm_jax.data.sources import ArrayRecordSource, ShardReader
+from simvlm_jax.data.sources import ArrayRecordSource
+from simvlm_jax.data.sources.array_record import ArrayRecords
 from simvlm_jax.data.streams import GroupStream
 from simvlm_jax.data.testing_records import draw, write_records
 from simvlm_jax.data.vocabulary import default_vocabulary
@@ -153,7 +154,7 @@ def test_an_unreadable_record_is_one_sentence(data_folder, monkeypatch):
         raise UserError("A record of x cannot be read; prepare the data again.")
 
     made = stream(documents={"documents_lm": 1})
-    monkeypatch.setattr(ShardReader, "read", refuse)
+    monkeypatch.setattr(ArrayRecords, "read", refuse)
     with pytest.raises(UserError, match="^A record of x cannot be read; prepare the data again.$"):
         take(made, 1)
 

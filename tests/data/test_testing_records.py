@@ -4,7 +4,7 @@ import numpy as np
 import seqio
 from PIL import Image
 
-from simvlm_jax.data.sources import ShardReader
+from simvlm_jax.data.sources.array_record import ArrayRecords
 from simvlm_jax.data.testing_records import (
     DOCUMENT_COUNTS,
     OPENMOJI_COUNTS,
@@ -18,7 +18,7 @@ def test_the_folder_holds_what_it_says(made_data):
     for folder, counts in [("openmoji", OPENMOJI_COUNTS), ("documents", DOCUMENT_COUNTS)]:
         for split, count in counts.items():
             paths = sorted((made_data / folder).glob(f"{split}-*.array_record"))
-            assert len(ShardReader(paths)) == count
+            assert len(ArrayRecords(paths)) == count
     vocabulary = seqio.SentencePieceVocabulary(str(made_data / "vocabulary.model"), extra_ids=0)
     assert vocabulary.vocab_size == VOCABULARY_PIECES
     assert vocabulary.decode(vocabulary.encode("roter Kreis grün")) == "roter Kreis grün"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvlm_jax.data.records import encode_example, write_shards
-from simvlm_jax.data.sources import ArrayRecordSource
+from simvlm_jax.data.sources import ArrayRecordSource, Unreadable
 from simvlm_jax.errors import UserError
 
 FEATURES = {
@@ -78,7 +78,7 @@ def test_shards_of_hosts_partition_the_split(source, hosts):
 def test_random_access(folder, indices):
     source = ArrayRecordSource(str(folder), ["train"], FEATURES)  # absolute paths work as well
     records = source.random_access("train").read(np.array(indices, np.int64))
-    assert [int(source.parse(tf.constant(record))["id"]) for record in records] == indices
+    assert [int(source.parse(tf.constant(record), 7)["id"]) for record in records] == indices
 
 
 @pytest.mark.parametrize("index", [-1, COUNT])
@@ -139,11 +139,27 @@ def test_damaged_files_are_named(source, folder, tmp_path, monkeypatch):
     start = damaged.index(rows[30][:16])
     damaged[start : start + 16] = bytes(16)
     path.write_bytes(damaged)
-    with pytest.raises(UserError, match=f"{path.name} cannot be read"):
-        source.random_access("train").read(range(60))
+    found = source.random_access("train").read(range(60))
+    causes = {i: record.cause for i, record in enumerate(found) if isinstance(record, Unreadable)}
+    assert causes == {30: "the bytes of the record are damaged"}
+    assert [record for i, record in enumerate(found) if i != 30] == rows[:30] + rows[31:]
+    with pytest.raises(Exception, match=f"Record 30 of .*{path.name} cannot be read"):
+        list(source.get_dataset("train", shuffle=False))
     path.write_bytes(b"no records at all")
     with pytest.raises(UserError, match=f"{path.name} is not a readable ArrayRecord file"):
         source.num_input_examples("train")
+
+
+def test_a_record_without_an_id_has_its_index(source):
+    source = ArrayRecordSource("letters", ["train"], {"content": FEATURES["content"]})
+    assert ids(source.get_dataset("train", shuffle=False)) == list(range(COUNT))
+    last = ids(source.get_dataset("train", shuffle=False, shard_info=seqio.ShardInfo(3, 4)))
+    assert last == list(range(COUNT - len(last), COUNT))
+
+
+def test_the_placeholder_parses_to_nothing(source):
+    parsed = source.parse(tf.constant(source.placeholder()), 7)
+    assert {name: value.numpy() for name, value in parsed.items()} == {"id": 0, "content": b""}
 
 
 def test_in_a_seqio_task(source):

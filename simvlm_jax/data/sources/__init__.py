@@ -1,0 +1,6 @@
+"""seqio data sources whose records can be read by index, one file per format."""
+
+from simvlm_jax.data.sources.array_record import ArrayRecordSource
+from simvlm_jax.data.sources.base import Records, RecordSource, Unreadable
+
+__all__ = ["ArrayRecordSource", "RecordSource", "Records", "Unreadable"]
