@@ -99,7 +99,7 @@ class Captioner:
         only one shape is compiled.
 
         Args:
-            images: float32 [B, H, W, 3] in [-1, 1].
+            images: uint8 [B, H, W, 3].
             prompt: Text for the encoder, after the image; it may be empty.
 
         Returns:

@@ -14,7 +14,7 @@ from simvlm_jax.errors import UserError
 Spec = seqio.FeatureConverter.FeatureSpec
 BOS_ID = PAD_ID  # T5's convention: the decoder starts from the pad token
 TEXT_FEATURES = {"inputs": Spec(tf.int32), "targets": Spec(tf.int32)}
-IMAGE_FEATURES = {"image": Spec(tf.string), "example_seed": Spec(tf.int32)}
+IMAGE_FEATURES = {"image": Spec(tf.string), "example_seed": Spec(tf.int64)}
 FIXED_LENGTHS = {"image": 1, "example_seed": 2}
 TOKEN_FEATURES = {
     "encoder_input_tokens": ("inputs", tf.int32),
@@ -33,13 +33,13 @@ def task_features(vocabulary: seqio.Vocabulary, image: bool) -> dict[str, seqio.
         and caching hold kilobytes.
 
     Returns:
-      seqio features: `inputs` and `targets` (int32 tokens), `example_seed` (int32 [2]) and, with an
+      seqio features: `inputs` and `targets` (int32 tokens), `example_seed` (int64 [2]) and, with an
       image, `image` (string [1]; rank 0 would fail in seqio's trimming).
     """
     features = {
         "inputs": seqio.Feature(vocabulary, add_eos=False),
         "targets": seqio.Feature(vocabulary, add_eos=True),
-        "example_seed": seqio.ContinuousFeature(dtype=tf.int32, rank=1),
+        "example_seed": seqio.ContinuousFeature(dtype=tf.int64, rank=1),
     }
     if image:
         features["image"] = seqio.ContinuousFeature(dtype=tf.string, rank=1)
@@ -59,13 +59,13 @@ class SimVLMFeatureConverter(seqio.FeatureConverter):
                                        decoder_loss_weights    1  1  1  0
 
     The model features are those four, int32 [Lin], int32 [Lt], int32 [Lt] and float32 [Lt], and
-    `image`, float32 [H, W, 3] in [-1, 1]. An image that cannot be decoded becomes zeros, and its
+    `image`, uint8 [H, W, 3]. An image that cannot be decoded becomes zeros, and its
     loss weights too: the example keeps its place and teaches nothing.
     """
 
     TASK_FEATURES = {**IMAGE_FEATURES, **TEXT_FEATURES}
     MODEL_FEATURES = {
-        "image": Spec(tf.float32, rank=3),
+        "image": Spec(tf.uint8, rank=3),
         **{name: Spec(dtype) for name, (_, dtype) in TOKEN_FEATURES.items()},
     }
     PACKING_FEATURE_DTYPES = None
@@ -156,7 +156,7 @@ class SimVLMFeatureConverter(seqio.FeatureConverter):
         with_image = "image" in task_feature_lengths
 
         def convert(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            features = _token_features(
+            features = token_features(
                 _pad(example["inputs"], inputs), _pad(example["targets"], targets)
             )
             if not with_image:
@@ -197,10 +197,20 @@ def check_lengths(task_feature_lengths: Mapping[str, int]) -> None:
             )
 
 
-def _token_features(inputs: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
+def token_features(inputs: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Shifts padded targets and weighs them; see the worked example of the converter.
+
+    Args:
+      inputs: int32 [..., Lin].
+      targets: int32 [..., Lt].
+
+    Returns:
+      The four arrays that the model takes, by name.
+    """
+    starts = tf.fill(tf.concat([tf.shape(targets)[:-1], [1]], axis=0), BOS_ID)
     return {
         "encoder_input_tokens": inputs,
-        "decoder_input_tokens": tf.concat([[BOS_ID], targets[:-1]], axis=0),
+        "decoder_input_tokens": tf.concat([starts, targets[..., :-1]], axis=-1),
         "decoder_target_tokens": targets,
         "decoder_loss_weights": tf.cast(targets != PAD_ID, tf.float32),
     }

@@ -1,65 +1,127 @@
-"""The ledger of records that could not be used: counted by source and cause, and named."""
+"""The ledger of records that could not be used: counted by source and cause, and named.
+
+With a folder it writes `ledger.jsonl` there (`ledger-00001-of-00004.jsonl` on host 1 of 4): one
+line for each such record, {"step", "source", "shard", "key", "cause"}, the first time it is met.
+"""
 
 import collections
+import dataclasses
+import json
 import sys
-import threading
+from collections.abc import Sequence
+from pathlib import Path
 
 from simvlm_jax.errors import UserError
 
-NAMED = 1000  # at most so many entries are kept by name; all are counted
+NAMED = 100_000  # at most so many records are named; all are counted
 TOLD = 10  # at most so many are told on stderr
 
 
-class FailureLedger:
-    """Counts failures and refuses to go on when they are too many; safe between threads."""
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A record that could not be used.
 
-    def __init__(self, largest_share: float = 0.01, always_allowed: int = 10):
+    Attributes:
+      source: the task that wanted it.
+      shard: the file that holds it.
+      key: its name there.
+      cause: why, in the same words for all records of one trouble, without a full stop.
+    """
+
+    source: str
+    shard: str
+    key: str
+    cause: str
+
+
+class FailureLedger:
+    """Notes failures step by step and refuses to go on when they are too many."""
+
+    def __init__(self, largest_share: float = 0.01, window: int = 10_000, always_allowed: int = 10):
         """Makes an empty ledger.
 
         Args:
-          largest_share: of the examples read so far, the most that may fail.
-          always_allowed: so many failures never stop anything, however few examples were read.
+          largest_share: of the newest examples, the most that may fail.
+          window: how many examples those are, at least; whole steps are counted.
+          always_allowed: so many failures in a window never stop anything.
         """
-        self._largest_share = largest_share
+        self._largest_share, self._window = largest_share, window
         self._always_allowed = always_allowed
-        self._lock = threading.Lock()
-        self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        self.entries: list[tuple[str, int, str]] = []
+        self._steps: collections.deque[tuple[int, int]] = collections.deque()  # examples, failures
+        self._examples = self._failures = 0  # in the window
+        self._named: set[Failure] = set()
+        self._path: Path | None = None
+        self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
 
-    def record(self, source: str, example_id: int, cause: str) -> None:
-        """Notes that an example of `source` could not be used, and tells of the first ones."""
-        entry = (source, example_id, cause)
-        with self._lock:
-            self._counts[source, cause] += 1
-            if len(self.entries) >= NAMED or entry in self.entries[:TOLD]:
-                return
-            self.entries.append(entry)
-            told = len(self.entries)
-        if told <= TOLD:
-            more = "; of further ones nothing is told" if told == TOLD else ""
-            sentence = f"Example {example_id} of {source} counts nothing: {cause.rstrip('.')}"
-            print(f"{sentence}{more}.", file=sys.stderr)
-
-    @property
-    def counts(self) -> dict[tuple[str, str], int]:
-        """Number of failures by (source, cause)."""
-        with self._lock:
-            return dict(self._counts)
-
-    def check(self, examples_read: int) -> None:
-        """Stops the run where too much of the data cannot be used.
+    def open(self, folder: str | Path, host_index: int = 0, host_count: int = 1) -> None:
+        """Names records in a file of a run's folder from now on, none twice.
 
         Args:
-          examples_read: how many examples were read while the ledger was kept.
+          folder: made if it is not there.
+          host_index: this host.
+          host_count: how many there are; each writes a file of its own.
+        """
+        host = f"-{host_index:05d}-of-{host_count:05d}" if host_count > 1 else ""
+        self._path = Path(folder) / f"ledger{host}.jsonl"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.exists():
+            text = self._path.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last line
+            if whole != text:
+                self._path.write_text(whole, encoding="utf-8")
+            for line in whole.splitlines():
+                entry = json.loads(line)
+                entry.pop("step")
+                self._named.add(Failure(**entry))
+
+    @property
+    def named(self) -> frozenset[Failure]:
+        """The records that were named so far, up to a limit."""
+        return frozenset(self._named)
+
+    def note(self, step: int, examples: int, failures: Sequence[Failure]) -> None:
+        """Notes one step's examples.
+
+        Args:
+          step: which.
+          examples: how many were read for it.
+          failures: those that could not be used.
 
         Raises:
-          UserError: more failures than allowed.
+          UserError: too many of the newest ones could not be used.
         """
-        failures = sum(self.counts.values())
-        if failures > max(self._always_allowed, self._largest_share * examples_read):
-            source, example_id, cause = self.entries[-1]
+        for failure in failures:
+            self.counts[failure.source, failure.cause] += 1
+            self._name(step, failure)
+        self._steps.append((examples, len(failures)))
+        self._examples += examples
+        self._failures += len(failures)
+        while self._examples - self._steps[0][0] >= self._window:
+            left = self._steps.popleft()
+            self._examples -= left[0]
+            self._failures -= left[1]
+        if failures and self._failures > max(
+            self._always_allowed, self._largest_share * self._examples
+        ):
+            last = failures[-1]
             raise UserError(
-                f"{failures} of about {examples_read} examples could not be used, the last one "
-                f"example {example_id} of {source} ({cause.rstrip('.')}); mend the data or raise "
-                f"largest_share above {self._largest_share}."
+                f"{self._failures} of the newest {self._examples} examples could not be used, the "
+                f"last one record {last.key} of {last.shard} in {last.source} ({last.cause}); "
+                f"mend the data or raise largest_share above {self._largest_share}."
+            )
+
+    def _name(self, step: int, failure: Failure) -> None:
+        if failure in self._named or len(self._named) >= NAMED:
+            return
+        self._named.add(failure)
+        if self._path:
+            with self._path.open("a", encoding="utf-8") as file:
+                entry = {"step": step, **dataclasses.asdict(failure)}
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        if len(self._named) <= TOLD:
+            more = "; of further ones nothing is told" if len(self._named) == TOLD else ""
+            print(
+                f"Record {failure.key} of {failure.shard} ({failure.source}) counts nothing: "
+                f"{failure.cause}{more}.",
+                file=sys.stderr,
             )

@@ -7,6 +7,7 @@ and starting at step one million costs what starting at step 0 costs.
 
 import hashlib
 
+import numpy as np
 import tensorflow as tf
 
 SALT = 498247692  # what index_shuffle puts before a seed of two numbers
@@ -18,7 +19,7 @@ def order_key(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def locate(positions: tf.Tensor, records: int, key: int) -> tuple[tf.Tensor, tf.Tensor]:
+def locate(positions: np.ndarray, records: int, key: int) -> tuple[np.ndarray, np.ndarray]:
     """Gives the epoch of each position, and the record that is shown there.
 
     Example with 3 records: positions 0, 1, 2 are epoch 0, in an order such as 2, 0, 1; positions
@@ -32,32 +33,29 @@ def locate(positions: tf.Tensor, records: int, key: int) -> tuple[tf.Tensor, tf.
     Returns:
       (epochs, indices), int64 [n], 0 <= index < records.
     """
-    epochs, places = positions // records, positions % records
-    salts, keys, last = (
-        tf.fill(tf.shape(epochs), tf.constant(number, tf.int64))
-        for number in (SALT, key, records - 1)
-    )
+    epochs, places = np.divmod(positions, records)
+    salts, keys, last = (np.full_like(epochs, number) for number in (SALT, key, records - 1))
     # tf.random.experimental.index_shuffle is this op for one seed; positions may span two epochs.
     indices = tf.raw_ops.RandomIndexShuffle(
-        index=places, seed=tf.stack([salts, keys, epochs], axis=1), max_index=last, rounds=4
+        index=places, seed=np.stack([salts, keys, epochs], axis=1), max_index=last, rounds=4
     )
-    return epochs, indices
+    return epochs, indices.numpy()
 
 
-def global_position(local: tf.Tensor, per_step: int, host_index: int, host_count: int) -> tf.Tensor:
-    """Turns a host's own count of examples into a position.
+def positions_of(step: int, per_step: int, host_index: int, host_count: int) -> np.ndarray:
+    """Gives the positions of a host's examples in one step.
 
     Every host takes a contiguous slice of every global batch. Example, 2 hosts, 3 examples each
-    per step: host 1's examples 0 to 5 are positions 3, 4, 5 (step 0) and 9, 10, 11 (step 1).
+    per step: host 1 takes positions 3, 4, 5 in step 0 and 9, 10, 11 in step 1.
 
     Args:
-      local: int64, any shape: how many examples the host has taken before.
+      step: counted from 0.
       per_step: examples that one host takes in one step.
       host_index: 0 <= host_index < host_count.
       host_count: number of hosts.
 
     Returns:
-      int64 positions of the shape of `local`.
+      int64 [per_step].
     """
-    step, offset = local // per_step, local % per_step
-    return (step * host_count + host_index) * per_step + offset
+    first = (step * host_count + host_index) * per_step
+    return np.arange(first, first + per_step, dtype=np.int64)

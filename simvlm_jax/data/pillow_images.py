@@ -16,6 +16,8 @@ from simvlm_jax.errors import UserError
 
 Box = tuple[float, float, float, float]
 MAX_PIXELS = 64 << 20  # larger is taken for a decompression bomb; 8192 x 8192
+SPARE = 2  # a smaller scale of JPEG leaves so many times the pixels a side that are needed
+IN_MEMORY = "An image in memory"
 WHITE = (255, 255, 255)
 ALPHA_MODES = ("LA", "La", "RGBa", "PA", "RGBA")
 DEEP_GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -24,20 +26,22 @@ DEEP_GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 def load_image(source: str | Path | bytes, image_size: tuple[int, int]) -> np.ndarray:
     """Reads an image as the model sees it in evaluation: the whole of it, on white.
 
-    EXIF orientation is applied; of an animation the first frame is taken.
+    EXIF orientation is applied; of an animation the first frame is taken. A large JPEG file is
+    decoded at a half, a quarter or an eighth of its size, as long as at least twice the pixels
+    that are needed are left.
 
     Args:
       source: a file's path, or the encoded bytes.
       image_size: (height, width) of the result; the aspect is not kept.
 
     Returns:
-      float32 [height, width, 3] in [-1, 1].
+      uint8 [height, width, 3].
 
     Raises:
       UserError: the file cannot be read, is not an image, is damaged, or is too large; the
         sentence names the file.
     """
-    return normalise(render(decode(source), image_size))
+    return render(decode(source, image_size), image_size)
 
 
 def render(
@@ -68,16 +72,13 @@ def render(
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=edges))
 
 
-def normalise(pixels: np.ndarray) -> np.ndarray:
-    """Scales uint8 pixels from 0..255 to float32 in [-1, 1], of the same shape."""
-    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
-
-
-def decode(source: str | Path | bytes) -> Image.Image:
+def decode(source: str | Path | bytes, least_size: tuple[int, int] | None = None) -> Image.Image:
     """Decodes an image to 8 bits.
 
     Args:
       source: a file's path, or the encoded bytes.
+      least_size: (height, width) to which the whole image will be reduced; a JPEG file is then
+        decoded at a smaller scale where that leaves `SPARE` times as much.
 
     Returns:
       An upright image of mode RGBA where it has transparency, else RGB.
@@ -85,10 +86,12 @@ def decode(source: str | Path | bytes) -> Image.Image:
     Raises:
       UserError: as for `load_image`.
     """
-    name = "An image in memory" if isinstance(source, bytes) else str(source)
+    name = IN_MEMORY if isinstance(source, bytes) else str(source)
     try:
-        with _open(source) as opened:
-            _check_size(opened, name)
+        with open_image(source) as opened:
+            check_size(opened, name)
+            if least_size:  # of no effect but on JPEG
+                opened.draft(None, (SPARE * max(least_size), SPARE * max(least_size)))
             ImageOps.exif_transpose(opened, in_place=True)
             return _to_rgb(opened)
     except UserError:
@@ -97,15 +100,21 @@ def decode(source: str | Path | bytes) -> Image.Image:
         raise UserError(f"{name} cannot be read as an image: {_cause(error)}.") from error
 
 
-def _open(source: str | Path | bytes) -> Image.Image:
+def open_image(source: str | Path | bytes) -> Image.Image:
+    """Reads an image's header and nothing else."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with warnings.catch_warnings():
-        # Pillow warns of images over a limit above ours, of which _check_size says more.
+        # Pillow warns of images over a limit above ours, of which check_size says more.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(file)
 
 
-def _check_size(image: Image.Image, name: str) -> None:
+def check_size(image: Image.Image, name: str = IN_MEMORY) -> None:
+    """Refuses a decompression bomb by its header, before any memory is taken.
+
+    Raises:
+      UserError: more than `MAX_PIXELS` pixels.
+    """
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UserError(

@@ -14,6 +14,7 @@ from simvlm_jax.data.span_corruption import span_corruption
 from simvlm_jax.errors import UserError
 
 Preprocessor = Callable[..., tf.data.Dataset]
+MAX_TEXT_BYTES = 1 << 20  # tokenizing ten times as much takes seconds
 OBJECTIVES: Mapping[str, Preprocessor] = {
     "prefix_lm": prefix_lm,
     "span_corruption": span_corruption,
@@ -45,7 +46,9 @@ def from_record(
     """Names a record's parts as the objectives expect them.
 
     Example: `targets="a picture of {caption/en}"` puts the field `caption/en` after the prompt.
-    The fields of the record stay for evaluation, all but the image's own.
+    The fields of the record stay for evaluation, all but the image's own. Where a text cannot be
+    used (not UTF-8, over `MAX_TEXT_BYTES`, or a field of the target that is blank) the target is
+    empty: nothing to learn, loss weight 0. A NUL byte is a character that no vocabulary knows.
 
     Args:
       dataset: records with an integer `id`.
@@ -54,7 +57,7 @@ def from_record(
       image: the field that holds the encoded image.
 
     Returns:
-      The dataset with string `targets` (and `inputs`), int32 [2] `example_seed` and, with an image,
+      The dataset with string `targets` (and `inputs`), int64 [2] `example_seed` and, with an image,
       string [1] `image`.
 
     Raises:
@@ -62,9 +65,13 @@ def from_record(
     """
 
     def convert(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        made = {"targets": fill(targets, example), "example_seed": augmentation_seed(example)}
+        usable = _usable(targets, example, blank=False)
+        made = {"example_seed": augmentation_seed(example)}
         if inputs is not None:
-            made["inputs"] = fill(inputs, example)
+            sound = _usable(inputs, example, blank=True)
+            usable &= sound
+            made["inputs"] = tf.where(sound, fill(inputs, example), "")
+        made["targets"] = tf.where(usable, fill(targets, example), "")
         if image is not None:
             made["image"] = tf.reshape(_field(example, image), [1])
         kept = {name: value for name, value in example.items() if name != image}
@@ -123,11 +130,28 @@ def fill(template: str, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
       UserError: a field that the record lacks.
     """
     parts = []
-    for literal, name, _, _ in string.Formatter().parse(template):
+    for literal, name in _parts(template):
         parts.append(tf.constant(literal))
         if name is not None:
             parts.append(tf.reshape(_field(example, name), []))
     return tf.strings.join(parts) if parts else tf.constant("")
+
+
+def _usable(template: str, example: Mapping[str, tf.Tensor], blank: bool) -> tf.Tensor:
+    """Whether every field in a template is a text that can be learnt from (bool scalar)."""
+    usable = tf.constant(True)
+    for _, name in _parts(template):
+        if name is not None:
+            text = tf.reshape(_field(example, name), [])
+            usable &= tf.strings.length(text) <= MAX_TEXT_BYTES
+            usable &= tf.strings.unicode_transcode(text, "UTF-8", "UTF-8") == text
+            if not blank:
+                usable &= tf.strings.length(tf.strings.strip(text)) > 0
+    return usable
+
+
+def _parts(template: str) -> list[tuple[str, str | None]]:
+    return [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
 
 
 def _field(example: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:

@@ -3,28 +3,42 @@
 A training batch is G groups; each has the same number of image-text pairs and of documents (the
 paper: 4,096 pairs and 512 documents, so 512 groups of 8 and 1). One leading size for every array
 means that any slice of a batch, for a host or a microbatch, keeps the counts.
+
+Batch k is a function of (seed, k), so threads make its parts in any order, and those of the
+batches after it before anybody asks.
 """
 
+import collections
+import dataclasses
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
-import seqio
-import tensorflow as tf
 
-from simvlm_jax.data.features import SimVLMFeatureConverter
 from simvlm_jax.data.images import Augmentation
 from simvlm_jax.data.ledger import FailureLedger
-from simvlm_jax.data.mapping import map_examples
-from simvlm_jax.data.order import global_position, locate, order_key
-from simvlm_jax.data.plain import Batch, check_task, evaluation_examples, plain_batches
-from simvlm_jax.data.python_calls import numpy_function, wait_until_idle
+from simvlm_jax.data.order import locate, order_key, positions_of
+from simvlm_jax.data.plain import Batch, evaluation_examples, plain_batches
+from simvlm_jax.data.task_examples import TaskExamples
 from simvlm_jax.errors import UserError
 
 __all__ = ["GroupStream", "evaluation_examples", "plain_batches"]
 DOCUMENT_PREFIX = "document_"
-LAST_STEP = 1 << 31
-READ_AT_ONCE = 32
 BATCHES_AHEAD = 2
+ROWS_AT_ONCE = 64  # examples that one thread makes in one go
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One task's place in every group: examples first, first + 1, ... of its side."""
+
+    examples: TaskExamples
+    prefix: str
+    first: int
+    count: int
+    key: int
 
 
 class GroupStream:
@@ -44,6 +58,7 @@ class GroupStream:
         host_count: int = 1,
         augmentation: Augmentation | None = None,
         ledger: FailureLedger | None = None,
+        threads: int | None = None,
     ):
         """Describes the stream and opens its sources.
 
@@ -59,35 +74,59 @@ class GroupStream:
           host_index: this host; it takes a contiguous slice of the groups.
           host_count: number of hosts; must divide `groups`.
           augmentation: of images; by default the mild one.
-          ledger: where examples that cannot be used are noted; by default one of its own.
+          ledger: where records that cannot be used are noted; by default one of its own.
+          threads: that read and decode; by default one for each core.
 
         Raises:
           UserError: groups that the hosts do not divide, an unknown task or split, an empty
             source, lengths that do not fit a task, or a task that filters or multiplies examples.
         """
-        _check_layout({**pairs, **documents}, groups, host_index, host_count)
+        _check_layout(pairs, documents, groups, host_index, host_count)
         self.ledger = ledger or FailureLedger()
-        self._groups, self._seed, self._split = groups, int(seed), split
-        self._host_index, self._host_count = host_index, host_count
-        self._image_size, self._augmentation = image_size, augmentation
+        self._groups, self._host_index, self._host_count = groups, host_index, host_count
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._parts: list[_Part] = []
+        self._sizes = {"": sum(pairs.values()), DOCUMENT_PREFIX: sum(documents.values())}
         sides = [("", pairs, pair_lengths), (DOCUMENT_PREFIX, documents, document_lengths)]
-        self._sides = [side for side in sides if side[1]]
-        self._refusals: list[UserError] = []
-        self._readers = {
-            name: _open_source(name, split, lengths)
-            for _, tasks, lengths in self._sides
-            for name in tasks
-        }
+        for prefix, tasks, lengths in sides:
+            first = 0
+            for name, count in tasks.items():
+                opened = TaskExamples(name, split, lengths, image_size, seed, augmentation)
+                self._parts.append(_Part(opened, prefix, first, count, order_key(seed, name)))
+                first += count
+        self._step = self._tokens = self._places = 0
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every array of the global batch (all hosts)."""
-        return {name: shape for name, (shape, _) in self._specification().items()}
+        return {name: (self._groups, *shape) for name, (shape, _) in self._specification().items()}
 
     @property
     def input_types(self) -> dict[str, np.dtype]:
         """Dtype of every array."""
         return {name: dtype for name, (_, dtype) in self._specification().items()}
+
+    def keep_ledger(self, folder: str | Path) -> None:
+        """Writes the records that cannot be used to `ledger.jsonl` in a run's folder."""
+        self.ledger.open(folder, self._host_index, self._host_count)
+
+    def report(self) -> dict[str, float]:
+        """Returns what a run's log should tell of its data, as of the newest batch.
+
+        Returns:
+          `epoch/TASK`: how often a task's records were shown, in epochs; `pad_share`: of the text
+          positions so far; `unusable`: examples so far.
+        """
+        report = {
+            f"epoch/{part.examples.name}": self._step
+            * self._groups
+            * part.count
+            / len(part.examples)
+            for part in self._parts
+        }
+        if self._places:
+            report["pad_share"] = 1 - self._tokens / self._places
+        return report | {"unusable": float(self.ledger.counts.total())}
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Yields this host's part of the batches of start_step, start_step + 1, ...
@@ -100,125 +139,90 @@ class GroupStream:
           with `document_`.
 
         Raises:
-          UserError: a record cannot be read, or too many images cannot be decoded.
+          UserError: too many records cannot be used.
         """
-        per_step = self._local_groups * sum(sum(tasks.values()) for _, tasks, _ in self._sides)
-        batches = iter(self._dataset(start_step).as_numpy_iterator())
-        read = 0
+        pool = ThreadPoolExecutor(self._threads, "batches")
+        pending: collections.deque[tuple[int, Batch, list[Future]]] = collections.deque()
+        step = start_step
         try:
-            for batch in batches:
-                read += per_step
-                self.ledger.check(read)
-                yield batch
-        except tf.errors.OpError:
-            if self._refusals:  # what TensorFlow raises has the sentence within a stack trace
-                raise self._refusals[0] from None
-            raise
+            while True:
+                while len(pending) <= BATCHES_AHEAD:
+                    pending.append((step, *self._begin(step, pool)))
+                    step += 1
+                yield self._finish(*pending.popleft())
         finally:
-            wait_until_idle()  # before the iterator goes
+            pool.shutdown(cancel_futures=True)
 
-    @property
-    def _local_groups(self) -> int:
-        return self._groups // self._host_count
+    def _begin(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future]]:
+        """Allocates a batch and sends its parts to the threads."""
+        local = self._groups // self._host_count
+        batch = {
+            name: np.empty((local, *shape), dtype)
+            for name, (shape, dtype) in self._specification().items()
+        }
+        jobs = []
+        for part in self._parts:
+            groups_at_once = max(1, ROWS_AT_ONCE // part.count)
+            for first in range(0, local, groups_at_once):
+                groups = slice(first, min(first + groups_at_once, local))
+                jobs.append(pool.submit(self._fill, step, part, batch, groups))
+        return batch, jobs
+
+    def _fill(self, step: int, part: _Part, batch: Batch, groups: slice) -> list:
+        """Makes one task's examples for some of a batch's groups."""
+        local = self._groups // self._host_count * part.count
+        rows = slice(groups.start * part.count, groups.stop * part.count)
+        positions = positions_of(step, local, self._host_index, self._host_count)[rows]
+        epochs, indices = locate(positions, len(part.examples), part.key)
+        places = slice(part.first, part.first + part.count)
+        wanted = {
+            name: batch[part.prefix + name][groups, places] for name in part.examples.features()
+        }
+        # A task that is alone on its side writes into the batch itself, others into a copy.
+        into = {
+            name: array.reshape(len(indices), *array.shape[2:]) for name, array in wanted.items()
+        }
+        failures = part.examples.read(indices, epochs, into)
+        for name, array in wanted.items():
+            if not np.may_share_memory(into[name], array):
+                array[...] = into[name].reshape(array.shape)
+        return failures
+
+    def _finish(self, step: int, batch: Batch, jobs: list[Future]) -> Batch:
+        failures = [failure for job in jobs for failure in job.result()]
+        examples = sum(self._sizes.values()) * (self._groups // self._host_count)
+        self.ledger.note(step, examples, failures)
+        self._step = step + 1
+        for name, array in batch.items():
+            if name.endswith(("encoder_input_tokens", "decoder_target_tokens")):
+                self._tokens += np.count_nonzero(array)
+                self._places += array.size
+        return batch
 
     def _specification(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        converter = SimVLMFeatureConverter(image_size=self._image_size)
         return {
-            prefix + name: ((self._groups, sum(tasks.values()), *shape), np.dtype(dtype.name))
-            for prefix, tasks, lengths in self._sides
-            for name, (shape, dtype) in converter.model_feature_shapes(lengths).items()
+            part.prefix + name: ((self._sizes[part.prefix], *shape), dtype)
+            for part in self._parts
+            for name, (shape, dtype) in part.examples.features().items()
         }
 
-    def _dataset(self, start_step: int) -> tf.data.Dataset:
-        sides = tuple(
-            tuple(self._task_batches(name, n, lengths, start_step) for name, n in tasks.items())
-            for _, tasks, lengths in self._sides
-        )
-        prefixes = [prefix for prefix, _, _ in self._sides]
-        grouped = [self._local_groups, -1]
 
-        def merge(*parts: tuple[dict[str, tf.Tensor], ...]) -> dict[str, tf.Tensor]:
-            def join(arrays: list[tf.Tensor]) -> tf.Tensor:
-                return tf.concat([tf.reshape(a, [*grouped, *a.shape[1:]]) for a in arrays], axis=1)
-
-            return {
-                prefix + name: join([task[name] for task in tasks])
-                for prefix, tasks in zip(prefixes, parts, strict=True)
-                for name in tasks[0]
-            }
-
-        options = tf.data.Options()
-        options.deterministic = True
-        batches = map_examples(tf.data.Dataset.zip(sides), merge)
-        return batches.prefetch(BATCHES_AHEAD).with_options(options)
-
-    def _task_batches(
-        self, name: str, count: int, lengths: Mapping[str, int], start_step: int
-    ) -> tf.data.Dataset:
-        per_step = self._local_groups * count
-        task = seqio.TaskRegistry.get(name)
-        records = self._records(name, per_step, start_step)
-        examples = task.preprocess_postcache(task.preprocess_precache(records), dict(lengths))
-        if examples.cardinality() != records.cardinality():
-            raise UserError(
-                f"The task {name!r} filters or multiplies examples while training, so a step would "
-                "not tell its examples; do that when the data is prepared."
-            )
-        converter = SimVLMFeatureConverter(
-            image_size=self._image_size,
-            augmentation=self._augmentation,
-            on_failure=lambda number, cause: self.ledger.record(name, number, cause),
-            apply_length_check=False,  # two more steps per example; the padding checks as well
-        )
-        return converter(examples, lengths).batch(per_step, drop_remainder=True)
-
-    def _records(self, name: str, per_step: int, start_step: int) -> tf.data.Dataset:
-        """Gives parsed records with `epoch` and `seed`, in this host's order, nearly for ever."""
-        task, reader = seqio.TaskRegistry.get(name), self._readers[name]
-        key = order_key(self._seed, name)
-
-        def read(local: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            position = global_position(local, per_step, self._host_index, self._host_count)
-            epochs, indices = locate(position, len(reader), key)
-            data = numpy_function(self._reading(reader), [indices], tf.string)
-            return epochs, indices, tf.ensure_shape(data, [READ_AT_ONCE])
-
-        def parse(epoch: tf.Tensor, index: tf.Tensor, data: tf.Tensor) -> dict[str, tf.Tensor]:
-            seed = tf.constant(self._seed, tf.int64)
-            return {**task.source.parse(data, index), "epoch": epoch, "seed": seed}
-
-        local = tf.data.Dataset.range(start_step * per_step, LAST_STEP * per_step)
-        reads = map_examples(local.batch(READ_AT_ONCE, drop_remainder=True), read)
-        return map_examples(reads.unbatch(), parse)
-
-    def _reading(self, reader):
-        def run(indices: np.ndarray) -> np.ndarray:
-            try:
-                return np.array(reader.read(indices), dtype=object)
-            except UserError as error:
-                self._refusals.append(error)
-                raise
-
-        return run
-
-
-def _open_source(name: str, split: str, lengths: Mapping[str, int]):
-    source = check_task(name, lengths).source
-    if not hasattr(source, "random_access"):
+def _check_layout(
+    pairs: Mapping[str, int],
+    documents: Mapping[str, int],
+    groups: int,
+    host_index: int,
+    host_count: int,
+) -> None:
+    if both := sorted(set(pairs) & set(documents)):
         raise UserError(
-            f"The task {name!r} has a source that cannot be read by index, as training does; use "
-            "an ArrayRecordSource."
+            f"The task {both[0]!r} stands among the pairs and among the documents; register it "
+            "under a second name, which also gives it an order of its own."
         )
-    reader = source.random_access(split)
-    if not len(reader):
-        raise UserError(f"The split {split!r} of task {name!r} is empty; prepare it again.")
-    return reader
-
-
-def _check_layout(tasks: Mapping[str, int], groups: int, host_index: int, host_count: int) -> None:
+    tasks = {**pairs, **documents}
     if not tasks or min(tasks.values()) < 1:
         raise UserError(
-            f"A group needs at least one task, and at least one example of each, not {dict(tasks)}."
+            f"A group needs at least one task, and at least one example of each, not {tasks}."
         )
     if not 0 <= host_index < host_count:
         raise UserError(f"There is no host {host_index} among {host_count}; they count from 0.")

@@ -123,10 +123,9 @@ class TranslationEvaluation:
 
 
 def image_png(image: np.ndarray) -> bytes:
-    """The PNG file of an image float32 [H, W, 3] in [-1, 1]."""
-    pixels = np.clip(np.round((image + 1) * 127.5), 0, 255).astype(np.uint8)
+    """The PNG file of an image, uint8 [H, W, 3]."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -94,7 +94,13 @@ class SimVLM(nn.Module):
         return (*encoder, config.decoder_style)
 
     def embed_image(self, image: jax.Array) -> jax.Array:
-        """Image tokens with their positions: float32 [B, H, W, 3] -> [B, P, D]."""
+        """Image tokens with their positions: [B, H, W, 3] -> [B, P, D].
+
+        Args:
+          image: uint8, as the data gives it; or float32 in [-1, 1].
+        """
+        if image.dtype == jnp.uint8:  # scaled here, so that a quarter of the bytes reach the device
+            image = image.astype(jnp.float32) / 127.5 - 1.0
         tokens = self.image_embedding(image)
         return tokens + self.image_positions.astype(tokens.dtype)
 
@@ -119,7 +125,7 @@ class SimVLM(nn.Module):
         """Image and text prefix, attended bidirectionally (paper section 3.1).
 
         Args:
-          image: float32 [B, H, W, 3], or None for text-only input, which never runs the conv
+          image: uint8 [B, H, W, 3] (or float32 in [-1, 1]), or None for text-only input, which never runs the conv
             stage.
           encoder_input_tokens: int32 [B, E], 0 is padding.
 
@@ -146,7 +152,7 @@ class SimVLM(nn.Module):
         """Teacher-forced logits.
 
         Args:
-          image: float32 [B, H, W, 3] or None.
+          image: uint8 [B, H, W, 3] (or float32 in [-1, 1]) or None.
           encoder_input_tokens: int32 [B, E], the text prefix, 0 is padding.
           decoder_input_tokens: int32 [B, T], targets shifted right by one with 0 first.
 
@@ -196,7 +202,7 @@ class SimVLM(nn.Module):
         """Runs the prefix once and keeps what decoding needs of it.
 
         Args:
-          image: float32 [B, H, W, 3] or None.
+          image: uint8 [B, H, W, 3] (or float32 in [-1, 1]) or None.
           encoder_input_tokens: int32 [B, E], 0 is padding.
         """
         self._check_lengths(encoder_input_tokens.shape[1], 0)
