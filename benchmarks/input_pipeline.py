@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -36,9 +37,8 @@ from photos import photo
 
 from simvlm_jax.data.features import task_features
 from simvlm_jax.data.images import Augmentation, read_crop
-from simvlm_jax.data.order import order_key
-from simvlm_jax.data.preprocessors import from_record
 from simvlm_jax.data.prefix import prefix_lm
+from simvlm_jax.data.preprocessors import from_record
 from simvlm_jax.data.records import encode_example, write_shards
 from simvlm_jax.data.sources import ArrayRecordSource
 from simvlm_jax.data.streams import GroupStream
@@ -46,8 +46,8 @@ from simvlm_jax.data.vocabulary import default_vocabulary, train_vocabulary
 
 BATCH, IMAGE_SIZE, SHARDS, WORKERS = 256, (224, 224), 4, 2
 LENGTHS = {"image": 1, "example_seed": 2, "inputs": 32, "targets": 32}
+PIECES = 160
 WORDS = "a small red house stands beside the old blue river under two green trees".split()
-MEAN = DEVIATION = [0.5] * 3
 
 
 def main() -> None:
@@ -65,8 +65,8 @@ def main() -> None:
         contestants = {
             "bare": lambda: bare(contents, args.batches),
             "stream": lambda: stream(args.batches),
-            "webdataset": lambda: webdataset(folder, args.batches, normalise=True),
-            "webdataset_uint8": lambda: webdataset(folder, args.batches, normalise=False),
+            "webdataset": lambda: webdataset(folder, args.batches),
+            "webdataset_uint8": lambda: webdataset(folder, args.batches, "--uint8"),
         }
         rates: dict[str, list[float]] = {name: [] for name in contestants}
         for number in range(args.rounds):
@@ -85,7 +85,7 @@ def write_data(folder: Path, count: int) -> list[bytes]:
     contents = [distinct[index % len(distinct)] for index in range(count)]
     random = np.random.default_rng(0)
     captions = [" ".join(random.choice(WORDS, 9)) for _ in contents]
-    train_vocabulary(captions + [" ".join(WORDS)] * 9, folder / "vocabulary.model", 200)
+    train_vocabulary(captions, folder / "vocabulary.model", PIECES)
     pairs = list(zip(contents, captions, strict=True))
     records = [encode_example({"image/encoded": i, "caption": c}) for i, c in pairs]
     write_shards(folder / "photos", "train", records, SHARDS)
@@ -126,7 +126,6 @@ def bare(contents: list[bytes], batches: int) -> float:
             pixels[number % BATCH] = crop
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(lambda index: read_crop(contents[0], seeds[index], IMAGE_SIZE, Augmentation()), range(9)))
         start = time.perf_counter()
         list(pool.map(run, range(WORKERS)))
         return len(order) / (time.perf_counter() - start)
@@ -150,31 +149,11 @@ def make_stream() -> GroupStream:
     return GroupStream({"photos": 1}, {}, BATCH, LENGTHS, {}, IMAGE_SIZE, seed=0, threads=WORKERS)
 
 
-def webdataset(folder: str, batches: int, normalise: bool) -> float:
-    """Takes batches of the peer likewise."""
-    import torch
-    import webdataset as wds
-    from torchvision import transforms
-
-    bilinear = transforms.InterpolationMode.BILINEAR
-    crop = transforms.RandomResizedCrop(IMAGE_SIZE, scale=(0.6, 1.0), interpolation=bilinear)
-    ending = [transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
-    steps = [crop, *(ending if normalise else [transforms.PILToTensor()])]
-    dataset = (
-        wds.WebDataset(f"{folder}/{{0..{SHARDS - 1}}}.tar", shardshuffle=False)
-        .repeat()
-        .decode("pil")
-        .to_tuple("jpg", "txt")
-        .map_tuple(transforms.Compose(steps), str)
-    )
-    loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH, num_workers=WORKERS)
-    made = iter(loader)
-    for _ in range(2 * WORKERS + 1):  # what the workers make ahead by default, and one
-        next(made)
-    start = time.perf_counter()
-    for _ in range(batches):
-        next(made)
-    return batches * BATCH / (time.perf_counter() - start)
+def webdataset(folder: str, batches: int, *options: str) -> float:
+    """The peer's rate, in a process of its own."""
+    script, shards = Path(__file__).with_name("webdataset_loader.py"), f"{{0..{SHARDS - 1}}}.tar"
+    command = [sys.executable, script, f"{folder}/{shards}", f"--batches={batches}", *options]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def waiting(batches: int) -> dict[str, float]:
@@ -210,6 +189,7 @@ def memory(records: int) -> dict[str, float]:
 
 def summary(rates: dict[str, list[float]]) -> dict[str, float]:
     """Medians, spreads, and ratios within rounds."""
+
     def ratio(one: str, other: str) -> float:
         pairs = zip(rates[one], rates[other], strict=True)
         return round(statistics.median(a / b for a, b in pairs), 3)

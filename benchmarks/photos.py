@@ -20,9 +20,7 @@ def photo(seed: int) -> bytes:
     return file.getvalue()
 
 
-def _enlarged(
-    random: np.random.Generator, rows: int, columns: int, contrast: float
-) -> np.ndarray:
+def _enlarged(random: np.random.Generator, rows: int, columns: int, contrast: float) -> np.ndarray:
     values = np.clip(random.normal(size=(rows, columns, 3)) * contrast + 128, 0, 255)
     small = Image.fromarray(values.astype(np.uint8))
     return np.asarray(small.resize(SIZE, Image.Resampling.BICUBIC), np.float32)

@@ -27,7 +27,7 @@ from simvlm_jax.errors import UserError
 __all__ = ["GroupStream", "evaluation_examples", "plain_batches"]
 DOCUMENT_PREFIX = "document_"
 BATCHES_AHEAD = 2
-ROWS_AT_ONCE = 64  # examples that one thread makes in one go
+ROWS_AT_ONCE = 128  # examples that one thread makes in one go
 
 
 @dataclasses.dataclass(frozen=True)

@@ -125,8 +125,8 @@ class SimVLM(nn.Module):
         """Image and text prefix, attended bidirectionally (paper section 3.1).
 
         Args:
-          image: uint8 [B, H, W, 3] (or float32 in [-1, 1]), or None for text-only input, which never runs the conv
-            stage.
+          image: uint8 [B, H, W, 3] (or float32 in [-1, 1]), or None for text-only input, which
+            never runs the conv stage.
           encoder_input_tokens: int32 [B, E], 0 is padding.
 
         Returns:

@@ -28,7 +28,7 @@ def dataset(*texts, image=None, seed=(0, 0)):
     }
     if image is not None:
         signature["image"] = tf.TensorSpec([1], tf.string)
-        signature["example_seed"] = tf.TensorSpec([2], tf.int32)
+        signature["example_seed"] = tf.TensorSpec([2], tf.int64)
     return tf.data.Dataset.from_generator(examples, output_signature=signature)
 
 

@@ -3,12 +3,12 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvlm_jax.data.order import global_position, locate, order_key
+from simvlm_jax.data.order import locate, order_key, positions_of
 
 
 def places(first, count, records, key=5):
-    epochs, indices = locate(tf.range(first, first + count, dtype=tf.int64), records, key)
-    return epochs.numpy().tolist(), indices.numpy().tolist()
+    epochs, indices = locate(np.arange(first, first + count), records, key)
+    return epochs.tolist(), indices.tolist()
 
 
 @given(st.integers(1, 60), st.integers(0, 2**63 - 1))
@@ -53,7 +53,12 @@ def test_it_is_index_shuffle_one_by_one():
 @given(st.integers(1, 5), st.integers(1, 6))
 @settings(deadline=None, max_examples=30)
 def test_hosts_together_take_every_position_in_slices(hosts, per_step):
-    local = tf.range(4 * per_step, dtype=tf.int64)
-    taken = [global_position(local, per_step, host, hosts).numpy() for host in range(hosts)]
-    steps = np.stack(taken).reshape(hosts, 4, per_step).transpose(1, 0, 2)
-    np.testing.assert_array_equal(steps.reshape(-1), np.arange(4 * per_step * hosts))
+    taken = [
+        positions_of(step, per_step, host, hosts) for step in range(4) for host in range(hosts)
+    ]
+    np.testing.assert_array_equal(np.concatenate(taken), np.arange(4 * per_step * hosts))
+
+
+def test_worked_example_of_the_docstring():
+    assert positions_of(0, 3, 1, 2).tolist() == [3, 4, 5]
+    assert positions_of(1, 3, 1, 2).tolist() == [9, 10, 11]

@@ -143,9 +143,10 @@ def test_broken_images_keep_their_slots_and_too_many_stop_the_run(data_folder, t
         taught = batch["decoder_loss_weights"].any(axis=(1, 2))
         assert sorted(taught) == [False, True, True, True]
         assert not batch["image"][~taught].any() and batch["image"][taught].any()
-        assert {entry[:2] for entry in ledger.entries} == {(task, 1)}
+        assert [(bad.source, bad.key) for bad in ledger.named] == [(task, "0")]
+        assert all("image file is truncated" in bad.cause for bad in ledger.named)
         strict = FailureLedger(largest_share=0.1, always_allowed=0)
-        with pytest.raises(UserError, match="example 1 of broken_images"):
+        with pytest.raises(UserError, match="record 0 of .* in broken_images"):
             take(stream({task: 1}, ledger=strict), 1)
 
 
