@@ -26,6 +26,7 @@ LARGEST_GROUP = 64 << 20  # bytes of the columns that are read
 LARGEST_UNPACKED = 256 << 20  # a dictionary page can unpack to far more than its group has
 KEPT = 512 << 20
 MOST_ROWS = 4096  # of a batch
+MERGED = 1024  # batches
 READ_BUFFER = 1 << 20  # else a column of a whole row group is read at once
 DAMAGED = "the bytes of the row group are damaged"
 BYTES = "bytes"  # the part of Hugging Face's images that holds the content; the other is `path`
@@ -172,19 +173,22 @@ class ParquetFile(FileShard):
     def _load(self, file: BinaryIO, group: int) -> tuple["pyarrow.Table", int]:
         import pyarrow
 
-        batches, size, count = [], 0, 0
+        pieces, small, size, count = [], [], 0, 0
         for batch in self._batches(file, group):
-            batches.append(batch)
+            small.append(batch)
             size, count = size + batch.nbytes, count + batch.num_rows
             if size > LARGEST_UNPACKED:
                 raise BadRecord(f"the row group unpacks to more than {LARGEST_UNPACKED >> 20} MiB")
+            if len(small) == MERGED:  # or the batches would be larger than what is in them
+                pieces += pyarrow.Table.from_batches(small).combine_chunks().to_batches()
+                small = []
         if count != self._ends[group] - (self._ends[group - 1] if group else 0):
             raise BadRecord(DAMAGED)
-        return pyarrow.Table.from_batches(batches), size
+        return pyarrow.Table.from_batches([*pieces, *small]), size
 
     def _batches(self, file: BinaryIO, group: int) -> Iterator["pyarrow.RecordBatch"]:
-        # Were every row the whole of a dictionary page, so many would just fit.
-        rows = max(1, min(MOST_ROWS, LARGEST_UNPACKED // max(1, self._sizes[group])))
+        # So few that they fit even if each is the whole of a dictionary page.
+        rows = max(1, min(MOST_ROWS, LARGEST_UNPACKED // 2 // max(1, self._sizes[group])))
         try:
             yield from _open(file, self._footer).iter_batches(
                 rows, row_groups=[group], columns=self._leaves, use_threads=False
