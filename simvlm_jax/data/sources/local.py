@@ -12,8 +12,11 @@ from simvlm_jax.data.sources.base import Records, Unreadable
 from simvlm_jax.errors import UserError
 
 LARGEST_IMAGE = 256 << 20  # bytes
-# A named pipe would wait for its writer for ever.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def _open(path: str, flags: int) -> int:
+    """Opens without waiting: a named pipe would wait for its writer for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 class BadRecord(Exception):
@@ -65,7 +68,7 @@ class LocalFile:
           BadRecord: it is not the file that it was, or reading it fails.
         """
         try:
-            with os.fdopen(os.open(self.path, _FLAGS), "rb", buffering=0) as file:
+            with open(self.path, "rb", buffering=0, opener=_open) as file:
                 found = os.fstat(file.fileno())
                 if (found.st_size, found.st_mtime_ns) != (self.size, self.modified):
                     raise BadRecord("the shard has changed since it was opened")
@@ -190,7 +193,7 @@ class Folder:
             path = os.path.realpath(os.path.join(self._root, name))
             if os.path.isabs(name) or os.path.commonpath([self._root, path]) != self._root:
                 raise BadRecord(f"the {what}'s path leaves the folder")
-            with os.fdopen(os.open(path, _FLAGS), "rb") as file:
+            with open(path, "rb", opener=_open) as file:
                 found = os.fstat(file.fileno())
                 if not stat.S_ISREG(found.st_mode):
                     raise FileNotFoundError

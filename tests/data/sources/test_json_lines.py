@@ -151,7 +151,9 @@ def test_no_path_leaves_the_folder_and_none_is_waited_for(data):
     rows = [json.dumps({"image": name, "caption": "ok"}) for name in wanted]
     rows += ['{"image": 3, "caption": "ok"}', '{"image": null, "caption": "ok"}']
     (inside / "a.jsonl").write_text("\n".join([*rows, '{"caption": "ok"}']))
-    found = captions(JSONLinesSource("letters", {"train": "set/a.jsonl"}, PAIR))
+    made = JSONLinesSource("letters", {"train": "set/a.jsonl"}, PAIR)
+    found, before = captions(made), len(os.listdir("/proc/self/fd"))
+    assert captions(made) == found and len(os.listdir("/proc/self/fd")) == before
     assert dict(zip(wanted, found, strict=False)) == wanted
     assert found[-3:] == [
         "the image's path is not text",
