@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvlm_jax.data.sources.encoding import ABSENT, check_features, encode, parse_number
@@ -18,6 +18,7 @@ def made(value, feature):
     return tf.io.parse_single_example(record, {"x": feature})["x"].numpy()
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     text=st.text(),
     content=st.binary(),
