@@ -86,7 +86,7 @@ def test_rows_are_those_of_the_csv_module(
 def test_what_the_csv_module_wrote_is_read(tmp_path_factory, rows, end, delimiter):
     path = tmp_path_factory.getbasetemp() / "written.csv"
     with open(path, "w", encoding="utf-8", newline="") as file:
-        # With another end of line the writer leaves \r or \n in a value bare, and no reader gets it.
+        # With another end of line the writer leaves \r or \n in a value bare.
         quoting = csv.QUOTE_MINIMAL if end == "\r\n" else csv.QUOTE_ALL
         writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
         writer.writerows([("caption", "count"), *rows])
