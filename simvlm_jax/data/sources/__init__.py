@@ -2,5 +2,22 @@
 
 from simvlm_jax.data.sources.array_record import ArrayRecordSource
 from simvlm_jax.data.sources.base import Records, RecordSource, Unreadable
+from simvlm_jax.data.sources.csv_rows import CSVSource
+from simvlm_jax.data.sources.folder import FolderSource
+from simvlm_jax.data.sources.json_lines import JSONLinesSource
+from simvlm_jax.data.sources.parquet import ParquetSource
+from simvlm_jax.data.sources.text import TextSource
+from simvlm_jax.data.sources.tfds import TFDSSource
 
-__all__ = ["ArrayRecordSource", "RecordSource", "Records", "Unreadable"]
+__all__ = [
+    "ArrayRecordSource",
+    "CSVSource",
+    "FolderSource",
+    "JSONLinesSource",
+    "ParquetSource",
+    "RecordSource",
+    "Records",
+    "TFDSSource",
+    "TextSource",
+    "Unreadable",
+]
