@@ -82,6 +82,7 @@ def get_dataset(
     del feature_converter_cls, num_epochs, continue_from_last_checkpoint
     start_step = checkpoints.latest_step(model_dir) or 0
     part = stream(groups=cfg.batch_size, host_index=shard_id, host_count=num_shards)
+    part.keep_ledger(model_dir)
     return StreamIterator(part, start_step, num_shards)
 
 

@@ -24,6 +24,10 @@ def run(args: argparse.Namespace) -> int:
     configuration.check("loop.train")
     model = configuration.value("loop.train.model")
     files = folder.model_files(model) | {"config.gin": configuration.resolved().encode()}
-    state = configuration.call(loop.train, model=model, model_dir=args.model_dir, extra_files=files)
+    stream = configuration.value("loop.train.stream")
+    stream.keep_ledger(args.model_dir)
+    state = configuration.call(
+        loop.train, model=model, stream=stream, model_dir=args.model_dir, extra_files=files
+    )
     print(f"{args.model_dir} is trained to step {int(state.step)}.", file=sys.stderr)
     return 0

@@ -48,8 +48,8 @@ def train(
     Args:
         model: Offers `loss_fn`, `get_initial_variables` and `train_flops`.
         optimizer: Any optax transform.
-        stream: Offers `batches(start_step)`, `input_shapes` and `input_types`; the first axis of
-            every leaf is shared out over the local devices.
+        stream: Offers `batches(start_step)`, `input_shapes`, `input_types` and `report()`; the
+            first axis of every leaf is shared out over the local devices.
         model_dir: The run's folder.
         total_steps: Batches in the whole run, the resumed part included.
         seed: Of the initial parameters and of dropout.
@@ -80,7 +80,9 @@ def train(
             flops = model.train_flops(stream.input_shapes)
             batches = devices.prefetch(stream.batches(start), total_steps - start, mesh)
             with (
-                Progress(Path(model_dir), start, total_steps, flops, tensorboard) as progress,
+                Progress(
+                    model_dir, start, total_steps, flops, tensorboard, stream.report
+                ) as progress,
                 contextlib.closing(batches),
             ):
                 guards = termination, checkpoints, progress
@@ -123,7 +125,7 @@ def _run(
     log_every: int,
 ) -> TrainState:
     guard, previous, start, last = FiniteGuard(), None, progress.start, progress.total
-    for step, batch in enumerate(batches, start + 1):
+    for step, batch in enumerate(progress.watch(batches), start + 1):
         state, loss, norm, metrics = step_function(state, batch)
         guard.watch(step, loss, norm)
         progress.add(metrics)

@@ -9,6 +9,7 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax
 from simvlm_jax.training.folder import write_atomic
 
 COUNTS = ("examples", "tokens")  # metrics that count; they are told as rates
+WAITING_TOLD = 0.05
 
 
 class Progress:
@@ -24,11 +26,12 @@ class Progress:
 
     def __init__(
         self,
-        model_dir: Path,
+        model_dir: str | Path,
         start: int,
         total: int,
         flops_per_step: float,
         tensorboard: bool = True,
+        data_report: Callable[[], dict[str, float]] = dict,
     ) -> None:
         """Opens the run's records and forgets what they say of steps beyond the start.
 
@@ -38,9 +41,12 @@ class Progress:
             total: The run's last step.
             flops_per_step: Floating-point operations of a step, forward and backward.
             tensorboard: Writes events to model_dir/tensorboard too.
+            data_report: Says at each report what else to tell of the data, numbers by name.
         """
+        self._data_report, self._waited = data_report, 0.0
         self.start, self.total = start, total
-        self._folder, self._flops = model_dir, flops_per_step
+        model_dir = self._folder = Path(model_dir)
+        self._flops = flops_per_step
         self._pending: list[dict] = []
         self._starting = True
         self._former_seconds = _former_seconds(model_dir / "training.json")
@@ -58,6 +64,17 @@ class Progress:
         if self._writer:
             self._writer.close()
 
+    def watch(self, batches: Iterator[dict]) -> Iterator[dict]:
+        """Yields the batches and measures how long the run waits for them."""
+        while True:
+            before = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - before
+            yield batch
+
     def add(self, metrics: dict) -> None:
         """Notes the clu metrics of one step without waiting for them."""
         self._pending.append(metrics)
@@ -71,9 +88,11 @@ class Progress:
             lambda left, right: {name: left[name].merge(right[name]) for name in left}, pending
         )
         values = {name: float(metric.compute()) for name, metric in merged.items()}
+        values |= self._data_report()
         counts = [name for name in COUNTS if name in values]
         rates = {f"{name}_per_second": values.pop(name) / seconds for name in counts}
         rates["flops_per_second"] = len(pending) * self._flops / seconds
+        rates["waiting_share"], self._waited = self._waited / seconds, 0.0
         if self._starting:  # compiling took most of this time, so it says nothing about the rest
             rates, ending = {}, f"compiled in {_duration(seconds)}"
         else:
@@ -100,7 +119,8 @@ def progress_line(step: int, total: int, values: dict, rates: dict, ending: str)
         step: The current step.
         total: The last step.
         values: Means by name; `loss` and `accuracy` are shown where present.
-        rates: Per second, by name; examples, tokens and operations are shown where present.
+        rates: Per second, by name; examples, tokens and operations are shown where present. So is
+            `waiting_share`, the part of the time spent waiting for data, from 5 % on.
         ending: The last part.
     """
     parts = [f"step {step}/{total}"]
@@ -113,6 +133,8 @@ def progress_line(step: int, total: int, values: dict, rates: dict, ending: str)
             parts.append("{}{} {}/s".format(*_scaled(rates[f"{name}_per_second"]), name))
     if "flops_per_second" in rates:
         parts.append("{} {}FLOP/s".format(*_scaled(rates["flops_per_second"])))
+    if rates.get("waiting_share", 0.0) >= WAITING_TOLD:
+        parts.append(f"waits for data {rates['waiting_share']:.0%} of the time")
     return "  ".join([*parts, ending])
 
 

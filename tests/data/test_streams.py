@@ -1,6 +1,7 @@
 import collections
 import contextlib
 import functools
+import threading
 
 import numpy as np
 import pytest
@@ -8,13 +9,15 @@ import seqio
 import simvlm_jax.tasks  # noqa: F401  registers the tasks
 import tensorflow as tf
 
+from simvlm_jax.data import streams
 from simvlm_jax.data.features import task_features
-from simvlm_jax.data.ledger import FailureLedger
+from simvlm_jax.data.ledger import Failure, FailureLedger
 from simvlm_jax.data.plain import get_task
 from simvlm_jax.data.preprocessors import from_record, source_to_target
+from simvlm_jax.data.records import encode_example, write_shards
 from simvlm_jax.data.sources import ArrayRecordSource
-from simvlm_jax.data.sources.array_record import ArrayRecords
 from simvlm_jax.data.streams import GroupStream
+from simvlm_jax.data.task_examples import NO_TEXT
 from simvlm_jax.data.testing_records import draw, write_records
 from simvlm_jax.data.vocabulary import default_vocabulary
 from simvlm_jax.errors import UserError
@@ -150,14 +153,109 @@ def test_broken_images_keep_their_slots_and_too_many_stop_the_run(data_folder, t
             take(stream({task: 1}, ledger=strict), 1)
 
 
-def test_an_unreadable_record_is_one_sentence(data_folder, monkeypatch):
-    def refuse(self, indices):
-        raise UserError("A record of x cannot be read; prepare the data again.")
+TEXT_FIELDS = {"text": tf.io.FixedLenFeature([], tf.string)}
 
-    made = stream(documents={"documents_lm": 1})
-    monkeypatch.setattr(ArrayRecords, "read", refuse)
-    with pytest.raises(UserError, match="^A record of x cannot be read; prepare the data again.$"):
-        take(made, 1)
+
+@contextlib.contextmanager
+def texts_task(folder, records, fields=TEXT_FIELDS):
+    """A text task over serialized records in one file."""
+    write_shards(folder, "train", records, 1)
+    named = functools.partial(from_record, targets="{text}", inputs="a")
+    source = ArrayRecordSource(str(folder), ["train"], fields)
+    with registered("bad_texts", source, named, source_to_target) as task:
+        yield task
+
+
+@pytest.mark.parametrize(
+    ("bad", "cause"),
+    [
+        (b"no example", "it is no tf.train.Example"),
+        (encode_example({"other": "a"}), "a field is missing"),
+        (encode_example({"text": 3}), "a field has another type than the source says"),
+        (encode_example({"text": b"red \xff"}), NO_TEXT),
+        (encode_example({"text": ""}), NO_TEXT),
+        (encode_example({"text": " \n\t"}), NO_TEXT),
+        (encode_example({"text": "red circle " * 1_000_000}), NO_TEXT),  # 10 MB
+    ],
+)
+def test_a_bad_record_keeps_its_place_and_the_others_stay(data_folder, tmp_path, bad, cause):
+    good = [encode_example({"text": f"{colour} circle"}) for colour in ("red", "green", "blue")]
+    with texts_task(tmp_path / "good", [*good, good[0]]) as task:
+        (wanted,) = take(stream(documents={task: 1}), 1)
+    with texts_task(tmp_path / "bad", [*good, bad]) as task:
+        made = stream(documents={task: 1})
+        (batch,) = take(made, 1)
+    shard = str(tmp_path / "bad" / "train-00000-of-00001.array_record")
+    assert made.ledger.named == {Failure(task, shard, "3", cause)}
+    assert made.report()["unusable"] == 1
+    taught = batch["document_decoder_loss_weights"].any(axis=(1, 2))
+    assert taught.sum() == 3
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(batch[name][taught], array[taught])
+
+
+def test_a_nul_byte_is_an_unknown_character(data_folder, tmp_path):
+    records = [encode_example({"text": text}) for text in ("red\0circle", "red circle")]
+    with texts_task(tmp_path, records) as task:
+        made = stream(documents={task: 1}, groups=2)
+        seen = set(texts(take(made, 1), "document_"))
+    assert made.report()["unusable"] == 0
+    unknown = default_vocabulary().unk_id
+    assert sorted(unknown in text for text in seen) == [False, True]
+
+
+def test_a_damaged_record_is_named(data_folder, tmp_path):
+    records = [encode_example({"text": f"red {'circle ' * 40}{n}"}) for n in range(4)]
+    with texts_task(tmp_path, records) as task:
+        (path,) = tmp_path.iterdir()
+        content = bytearray(path.read_bytes())
+        start = content.index(records[2])
+        content[start : start + 30] = bytes(30)
+        path.write_bytes(content)
+        made = stream(documents={task: 1})
+        (batch,) = take(made, 1)
+    cause = "the bytes of the record are damaged"
+    assert [(bad.key, bad.cause) for bad in made.ledger.named] == [("2", cause)]
+    assert batch["document_decoder_loss_weights"].any(axis=(1, 2)).sum() == 3
+
+
+def test_the_report_tells_epochs_pads_and_unusable_examples(data_folder):
+    made = stream({"openmoji_prefix_lm": 2, "openmoji_en_de": 1}, {"documents_lm": 1})
+    assert made.report()["epoch/documents_lm"] == 0
+    batches = take(made, 3, start=6)
+    told = made.report()
+    assert told["epoch/documents_lm"] == 9 * 4 / DOCUMENTS
+    assert told["epoch/openmoji_prefix_lm"] == 9 * 4 * 2 / 29
+    assert told["epoch/openmoji_en_de"] == 9 * 4 / 29
+    places = [
+        batch[name]
+        for batch in batches
+        for name in batch
+        if name.endswith(("encoder_input_tokens", "target_tokens"))
+    ]
+    pads = sum((array == 0).sum() for array in places) / sum(array.size for array in places)
+    assert told["pad_share"] == pytest.approx(pads) and told["unusable"] == 0
+
+
+def test_the_number_of_threads_and_of_rows_at_once_change_nothing(data_folder, monkeypatch):
+    sides = {"pairs": {"openmoji_prefix_lm": 3}, "documents": {"documents_prefix_lm": 2}}
+    wanted = take(stream(**sides, threads=1), 3)
+    monkeypatch.setattr(streams, "ROWS_AT_ONCE", 4)
+    for one, other in zip(take(stream(**sides, threads=5), 3), wanted, strict=True):
+        assert_equal(one, other)
+
+
+def test_a_task_on_both_sides_is_refused(data_folder):
+    with pytest.raises(UserError, match="'documents_lm' stands among the pairs and among"):
+        stream({"documents_lm": 1}, {"documents_lm": 1})
+
+
+def test_no_thread_stays_behind(data_folder):
+    before = threading.active_count()
+    batches = stream(documents={"documents_lm": 1}, threads=3).batches()
+    next(batches)
+    batches.close()
+    assert threading.active_count() == before
 
 
 def test_a_task_that_filters_is_refused(data_folder):

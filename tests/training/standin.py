@@ -114,6 +114,9 @@ class Stream:
             weights[0, 0] = np.nan
         return {"inputs": inputs, "targets": inputs % CLASSES, "weights": weights}
 
+    def report(self):
+        return {}
+
     def batches(self, start_step):
         for step in range(start_step, self.end):
             if step == self.signal_at:

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
@@ -15,6 +16,12 @@ def test_the_line():
     assert progress_line(120, 2000, values, rates, "eta 3m12s") == (
         "step 120/2000  loss 2.314  acc 0.41  412 examples/s  5.1k tokens/s  38.2 GFLOP/s  "
         "eta 3m12s"
+    )
+    waiting = {"waiting_share": 0.049}
+    assert progress_line(1, 2, {}, waiting, "end") == "step 1/2  end"
+    waiting = {"waiting_share": 0.126}
+    assert progress_line(1, 2, {}, waiting, "end") == (
+        "step 1/2  waits for data 13% of the time  end"
     )
     assert progress_line(1, 2, {}, {"flops_per_second": 0.5}, "end") == "step 1/2  0.5 FLOP/s  end"
 
@@ -69,6 +76,30 @@ def test_means_rates_and_seconds(tmp_path, monkeypatch, capsys):
         "step 4/6  loss 2.000  compiled in 1m30s",
         "step 6/6  loss 2.500  0.5 tokens/s  250 MFLOP/s  eta 0s",
     ]
+
+
+def test_waiting_for_data_and_what_the_data_tells(tmp_path, monkeypatch):
+    clock, written = [0.0], []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+
+    def slow():
+        for number in range(3):
+            clock[0] += 2 * number
+            yield number
+
+    with Progress(tmp_path, 0, 3, 1e9, False, lambda: {"epoch/a": 0.5}) as told:
+        told._writer = SimpleNamespace(
+            write_scalars=lambda _, values: written.append(values),
+            flush=lambda: None,
+            close=lambda: None,
+        )
+        for number in told.watch(slow()):
+            told.add(step_metrics(6, 3))
+            clock[0] += 4
+            told.report(number + 1)
+    assert [values.get("waiting_share") for values in written] == [None, 2 / 6, 4 / 8]
+    assert all(values["epoch/a"] == 0.5 for values in written)
+    assert json.loads((tmp_path / "losses.jsonl").read_text().splitlines()[0])["epoch/a"] == 0.5
 
 
 def test_lines_of_steps_to_come_are_forgotten(tmp_path):

@@ -149,7 +149,7 @@ def test_in_the_stream(task):
         for batch in (one, two)
     ]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(CAPTIONS)
-    assert not stream.ledger.entries
+    assert not stream.ledger.named
     assert not paired or one["image"].std(axis=(1, 2, 3, 4)).all()
     batches.close()
 
