@@ -64,7 +64,6 @@ class FailureLedger:
         """
         host = f"-{host_index:05d}-of-{host_count:05d}" if host_count > 1 else ""
         self._path = Path(folder) / f"ledger{host}.jsonl"
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8")
             whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last line
@@ -117,6 +116,7 @@ class FailureLedger:
             return
         self._named.add(failure)
         if self._path:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 entry = {"step": step, **dataclasses.asdict(failure)}
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")

@@ -79,12 +79,8 @@ def train(
             step_function = compile_step(model, optimizer, target, mesh, seed)
             flops = model.train_flops(stream.input_shapes)
             batches = devices.prefetch(stream.batches(start), total_steps - start, mesh)
-            with (
-                Progress(
-                    model_dir, start, total_steps, flops, tensorboard, stream.report
-                ) as progress,
-                contextlib.closing(batches),
-            ):
+            told = Progress(model_dir, start, total_steps, flops, tensorboard, stream.report)
+            with told as progress, contextlib.closing(batches):
                 guards = termination, checkpoints, progress
                 state = _run(step_function, state, batches, *guards, checkpoint_every, log_every)
     return state
