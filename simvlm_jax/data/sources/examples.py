@@ -1,0 +1,40 @@
+"""Whether a serialized tf.train.Example has what a source promises, before TensorFlow parses it."""
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from simvlm_jax.data.sources.base import Features, Unreadable
+
+
+def fault_of(data: bytes, features: Features) -> Unreadable | None:
+    """Tells why `tf.io.parse_single_example` would refuse a record, which would end the pipeline.
+
+    Args:
+      data: the record.
+      features: what would be parsed.
+
+    Returns:
+      The first fault, or None.
+    """
+    try:
+        present = tf.train.Example.FromString(data).features.feature
+    except DecodeError:
+        return Unreadable("the record is no tf.train.Example")
+    for name, feature in features.items():
+        kind = present[name].WhichOneof("kind") if name in present else None
+        if kind is None:
+            if feature.default_value is None:
+                return Unreadable(f"the record has no field {name!r}")
+            continue
+        if kind != _kind(feature.dtype):
+            return Unreadable(f"the field {name!r} has another type")
+        if len(getattr(present[name], kind).value) != np.prod(feature.shape, dtype=int):
+            return Unreadable(f"the field {name!r} has another number of values")
+    return None
+
+
+def _kind(dtype: tf.DType) -> str:
+    if dtype == tf.string:
+        return "bytes_list"
+    return "int64_list" if dtype.is_integer else "float_list"
