@@ -25,7 +25,7 @@ ENDS_EARLY = Unreadable("the shard ends early")
 NO_ANSWER = Unreadable("the shard cannot be read")
 Range = tuple[str, int, int]  # path, offset, length in bytes
 LOCAL_BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
-RETRY_SECONDS = 1.0
+RETRY_SECONDS, ANSWER_SECONDS = 1.0, 120.0
 _PACKAGES = {
     "gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "http": "aiohttp",
     "https": "aiohttp", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs", "hf": "huggingface_hub",
@@ -187,9 +187,11 @@ def _read_remote(ranges: Sequence[Range]) -> list[bytes | Unreadable]:
     for system, named in groups.values():
         starts = [ranges[slot][1] for slot, _ in named]
         ends = [ranges[slot][1] + ranges[slot][2] for slot, _ in named]
+        # Clients wait without end by default; only those that run a loop can be told not to.
+        options = {"timeout": ANSWER_SECONDS} if system.async_impl else {}
         try:
             answers = system.cat_ranges(
-                [name for _, name in named], starts, ends, on_error="return"
+                [name for _, name in named], starts, ends, on_error="return", **options
             )
         except Exception as error:  # stores raise what their clients raise
             answers = [error] * len(named)
