@@ -6,6 +6,8 @@ from google.protobuf.message import DecodeError
 
 from simvlm_jax.data.sources.base import Features, Unreadable
 
+NO_EXAMPLE = Unreadable("the record is no tf.train.Example")
+
 
 def fault_of(data: bytes, features: Features) -> Unreadable | None:
     """Tells why `tf.io.parse_single_example` would refuse a record, which would end the pipeline.
@@ -18,9 +20,10 @@ def fault_of(data: bytes, features: Features) -> Unreadable | None:
       The first fault, or None.
     """
     try:
-        present = tf.train.Example.FromString(data).features.feature
+        example = tf.train.Example.FromString(data)
     except DecodeError:
-        return Unreadable("the record is no tf.train.Example")
+        return NO_EXAMPLE
+    present = example.features.feature
     for name, feature in features.items():
         kind = present[name].WhichOneof("kind") if name in present else None
         if kind is None:
@@ -31,7 +34,18 @@ def fault_of(data: bytes, features: Features) -> Unreadable | None:
             return Unreadable(f"the field {name!r} has another type")
         if len(getattr(present[name], kind).value) != np.prod(feature.shape, dtype=int):
             return Unreadable(f"the field {name!r} has another number of values")
-    return None
+    # TensorFlow's parser is stricter about what is in no schema, as damage leaves it.
+    example.DiscardUnknownFields()
+    usual = example.ByteSize() == len(data)
+    return None if usual or _parses(data, features) else NO_EXAMPLE
+
+
+def _parses(data: bytes, features: Features) -> bool:
+    try:
+        tf.io.parse_single_example(data, features)
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # the latter of its own message
+        return False
+    return True
 
 
 def _kind(dtype: tf.DType) -> str:
