@@ -97,7 +97,7 @@ def _header(file: BinaryIO, shard: str, position: int) -> bytes:
     while True:
         block = file.read(BLOCK)
         if len(block) < BLOCK:
-            raise _cut(shard, position)
+            raise _cut(shard, position) if position or not block else _damaged(shard, 0, block)
         if block.count(0) == BLOCK:
             if whole:
                 raise _damaged(shard, position, whole)
