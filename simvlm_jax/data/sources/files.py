@@ -5,6 +5,7 @@ Local files are read without fsspec, which would open them anew for every range.
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -94,7 +95,7 @@ def file_size(path: str) -> int:
     system, name = _file_system(path)
     with _as_os_error():
         system.invalidate_cache()  # or a listing from before would answer
-        information = system.info(name)
+        information = system.info(name, **_patience(system))
     if information.get("type") == "directory" or information.get("size") is None:
         raise OSError("it has no size")
     return information["size"]
@@ -113,11 +114,8 @@ def open_in_order(path: str) -> Iterator[BinaryIO]:
         with open(path, "rb", buffering=LOCAL_BUFFER) as file:
             yield file
         return
-    system, name = _file_system(path)
-    with (
-        _as_os_error(),
-        system.open(name, "rb", block_size=REMOTE_BUFFER, cache_type="readahead") as file,
-    ):
+    # The stores' own files wait without end for an answer.
+    with io.BufferedReader(_InOrder(path), REMOTE_BUFFER) as file:
         yield file
 
 
@@ -141,6 +139,11 @@ def written_atomically(path: str | Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reason(error: Exception) -> str:
+    """Returns what an error says, on one line and without a full stop."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def cache_path(path: str, suffix: str) -> str:
@@ -167,11 +170,11 @@ def remote_glob(pattern: str) -> list[str]:
     try:
         with _as_os_error():
             system.invalidate_cache()
-            found = system.glob(name, detail=True)
+            found = system.glob(name, detail=True, **_patience(system))
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UserError(f"{pattern} cannot be listed: {error}.") from error
+        raise UserError(f"{pattern} cannot be listed: {reason(error)}.") from error
     scheme = pattern.split("://", 1)[0]
     names = [name for name, entry in found.items() if entry.get("type") != "directory"]
     # In memory, names begin with a slash; in buckets they do not.
@@ -187,12 +190,9 @@ def _read_remote(ranges: Sequence[Range]) -> list[bytes | Unreadable]:
     for system, named in groups.values():
         starts = [ranges[slot][1] for slot, _ in named]
         ends = [ranges[slot][1] + ranges[slot][2] for slot, _ in named]
-        # Clients wait without end by default; only those that run a loop can be told not to.
-        options = {"timeout": ANSWER_SECONDS} if system.async_impl else {}
+        names = [name for _, name in named]
         try:
-            answers = system.cat_ranges(
-                [name for _, name in named], starts, ends, on_error="return", **options
-            )
+            answers = system.cat_ranges(names, starts, ends, on_error="return", **_patience(system))
         except Exception as error:  # stores raise what their clients raise
             answers = [error] * len(named)
         for (slot, _), answer in zip(named, answers, strict=True):
@@ -222,12 +222,12 @@ def _file_system(path: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(path)
     except ImportError as error:
         package = _PACKAGES.get(scheme)
-        mend = f"run `pip install {package}`" if package else str(error)
+        mend = f"run `pip install {package}`" if package else reason(error)
         raise UserError(f"Reading {path} needs another package; {mend}.") from error
     except ValueError as error:
-        raise UserError(f"{path} has a scheme that is not known: {error}.") from error
+        raise UserError(f"{path} has a scheme that is not known: {reason(error)}.") from error
     except Exception as error:  # a client that finds no credentials, for example
-        raise UserError(f"{path} cannot be reached: {error}.") from error
+        raise UserError(f"{path} cannot be reached: {reason(error)}.") from error
 
 
 @contextlib.contextmanager
@@ -235,7 +235,34 @@ def _as_os_error() -> Iterator[None]:
     """Lets nothing out but OSError and our own: stores raise what their clients raise."""
     try:
         yield
+    except TimeoutError:
+        raise OSError(f"it gives no answer within {ANSWER_SECONDS:g} seconds") from None
     except (OSError, UserError):
         raise
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _patience(system: Any) -> dict[str, float]:
+    # Clients wait without end by default; those that run a loop can be told not to.
+    return {"timeout": ANSWER_SECONDS} if system.async_impl else {}
+
+
+class _InOrder(io.RawIOBase):
+    """A remote file, read range by range."""
+
+    def __init__(self, path: str):
+        self._path, self._files = path, Files()
+        self._position, self._size = 0, file_size(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: memoryview) -> int:
+        length = min(len(target), self._size - self._position)
+        (data,) = self._files.read([(self._path, self._position, length)])
+        if isinstance(data, Unreadable):
+            raise OSError(data.cause)
+        target[:length] = data
+        self._position += length
+        return length

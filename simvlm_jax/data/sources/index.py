@@ -24,6 +24,7 @@ from simvlm_jax.data.sources.files import (
     file_size,
     is_local,
     open_in_order,
+    reason,
     written_atomically,
 )
 from simvlm_jax.data.sources.patterns import INDEX_SUFFIX
@@ -74,7 +75,7 @@ def shard_size(shard: str) -> int:
     except FileNotFoundError:
         raise UserError(f"There is no shard {shard}; bring it back or prepare the data.") from None
     except OSError as error:
-        raise UserError(f"The shard {shard} cannot be read: {error}.") from error
+        raise UserError(f"The shard {shard} cannot be read: {reason(error)}.") from error
 
 
 def find_index(shard: str, kind: str) -> Index | None:
@@ -93,7 +94,7 @@ def find_index(shard: str, kind: str) -> Index | None:
       UserError: the shard is missing or has changed, or the index is damaged or of another kind.
     """
     size = shard_size(shard)
-    beside, cached = shard + INDEX_SUFFIX, cache_path(shard, INDEX_SUFFIX)
+    beside, cached = _beside(shard), cache_path(shard, INDEX_SUFFIX)
     try:
         if is_local(shard):
             found = next((path for path in (beside, cached) if os.path.exists(path)), None)
@@ -101,7 +102,7 @@ def find_index(shard: str, kind: str) -> Index | None:
             found = cached if os.path.exists(cached) else _copied(beside, cached, shard, kind)
         return _checked(found, shard, size, kind) if found else None
     except OSError as error:
-        raise UserError(f"The index of {shard} cannot be read: {error}.") from error
+        raise UserError(f"The index of {shard} cannot be read: {reason(error)}.") from error
 
 
 def make_index(shard: str, kind: str, scan: Scan, stop: threading.Event) -> Index:
@@ -122,14 +123,14 @@ def make_index(shard: str, kind: str, scan: Scan, stop: threading.Event) -> Inde
       Stopped: `stop` was set.
     """
     cached = cache_path(shard, INDEX_SUFFIX)
-    places = [shard + INDEX_SUFFIX, cached] if is_local(shard) else [cached]
+    places = [_beside(shard), cached] if is_local(shard) else [cached]
     for place in places:
         try:
             with written_atomically(place) as index:
                 size, records = _fill(index, shard, kind, scan, stop)
         except OSError as error:
             if error.errno not in _NOT_WRITABLE:
-                raise UserError(f"The index {place} cannot be written: {error}.") from error
+                raise UserError(f"The index {place} cannot be written: {reason(error)}.") from error
         else:
             return Index(place, records, size)
     raise UserError(f"No index of {shard} can be written, neither at {' nor at '.join(places)}.")
@@ -148,7 +149,7 @@ def _fill(
                 index.write(ENTRY.pack(offset, min(length, LONGEST), checksum))
                 records += 1
     except OSError as error:
-        raise UserError(f"The shard {shard} cannot be indexed: {error}.") from error
+        raise UserError(f"The shard {shard} cannot be indexed: {reason(error)}.") from error
     if shard_size(shard) != size:
         raise UserError(f"The shard {shard} changed while it was indexed; try again.")
     index.seek(0)
@@ -157,13 +158,18 @@ def _fill(
     return size, records
 
 
+def _beside(shard: str) -> str:
+    path, mark, query = shard.partition("?") if shard.startswith("http") else (shard, "", "")
+    return path + INDEX_SUFFIX + mark + query
+
+
 def _copied(beside: str, cached: str, shard: str, kind: str) -> str | None:
     try:
         with open_in_order(beside) as source, written_atomically(cached) as target:
             shutil.copyfileobj(source, target, 1 << 20)
             target.flush()
             _header(target.name, shard, beside, kind)  # a cut copy must not stay
-    except FileNotFoundError:
+    except OSError:  # stores that list nothing for us forbid what is not there
         return None
     return cached
 

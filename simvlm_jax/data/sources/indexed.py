@@ -13,9 +13,8 @@ import numpy as np
 
 from simvlm_jax.data.sources.base import Features, Records, RecordSource, Unreadable
 from simvlm_jax.data.sources.files import Files
-from simvlm_jax.data.sources.index import ENTRY, Entry, Index, Stopped, find_index, make_index
+from simvlm_jax.data.sources.index import ENTRY, Entry, Index, find_index, make_index
 from simvlm_jax.data.sources.patterns import find_shards
-from simvlm_jax.errors import UserError
 
 MOST_BYTES = 256 << 20  # of one record; a batch of them is in memory at once
 MISMATCH = Unreadable("the bytes of the record have changed since their checksum was made")
@@ -160,7 +159,7 @@ def _all_of(work: Callable, shards: Sequence[str], threads: int, what: str) -> l
                 waiting, PROGRESS_SECONDS, concurrent.futures.FIRST_EXCEPTION
             )
             for future in futures:
-                if future in done and isinstance(future.exception(), UserError | Stopped):
+                if future in done and future.exception():
                     raise future.exception()
             if waiting:
                 count = len(shards) - len(waiting)

@@ -179,3 +179,32 @@ def test_nothing_in_the_bucket(bucket):
     source = WebDatasetSource("photos", {"train": "gs://bucket/none.tar"})
     with pytest.raises(UserError, match="no shard gs://bucket/none"):
         source.random_access("train")
+
+
+def test_the_same_objects_over_http(bucket, tmp_path, monkeypatch):
+    store, remote, local, _ = bucket
+    import fsspec
+
+    base = fsspec.config.conf["gs"]["endpoint_url"] + "/download/storage/v1/b/bucket/o/deep%2F"
+    shards = [base + shard.rsplit("/", 1)[-1] + "?alt=media" for shard in remote.shards("train")]
+    wanted = local.random_access("train").read(range(SHARDS * EACH))
+    assert remote.open(shards).read(range(SHARDS * EACH)) == wanted
+    assert len(list((tmp_path / "cache" / "indexes").iterdir())) == SHARDS
+    for index in tmp_path.glob("*.index"):
+        store.put(f"gs://bucket/deep/{index.name}", index.read_bytes())
+    store.downloads.clear()
+    monkeypatch.setenv("SIMVLM_CACHE_DIR", str(tmp_path / "another"))
+    assert len(remote.open(shards)) == SHARDS * EACH
+    read = [name for name, wanted in store.downloads if wanted]  # without one, only the size
+    assert len(read) == SHARDS and all(name.endswith(".index") for name in read)
+    with pytest.raises(UserError, match="no shard http://.*nothing"):
+        remote.open([base + "nothing"])
+
+
+def test_a_store_that_is_silent_at_the_opening(bucket, monkeypatch):
+    store, remote, _, _ = bucket
+    shards = remote.list_shards("train")
+    monkeypatch.setattr(files, "ANSWER_SECONDS", 0.2)
+    store.stall = 1.5
+    with pytest.raises(UserError, match="cannot be indexed: the shard cannot be read"):
+        remote.open(shards)
