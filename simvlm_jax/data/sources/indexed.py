@@ -5,7 +5,7 @@ import concurrent.futures
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, ClassVar
 
 import google_crc32c
@@ -48,7 +48,7 @@ class IndexedRecords(Records):
 
     @staticmethod
     @abc.abstractmethod
-    def scan(file: BinaryIO, shard: str) -> "Sequence[Entry]":
+    def scan(file: BinaryIO, shard: str) -> Iterator[Entry]:
         """Yields (offset, length, CRC-32C) of every record of a shard, reading it in order.
 
         Args:

@@ -18,6 +18,7 @@ from simvlm_jax.errors import UserError
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_NAME = 1 << 20  # bytes of one extended header
 _CHUNK = 1 << 20
+_SIZE, _TYPE = slice(124, 136), slice(156, 157)  # of a header's fields
 _EXTENDED = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -25,7 +26,6 @@ _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
 _META = re.compile(r"__[^/]*__($|/)")
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -44,13 +44,14 @@ def key_and_suffix(member: tarfile.TarInfo) -> tuple[str, str] | None:
       member: any member.
 
     Returns:
-      (key, suffix in lower case), or None for what belongs to no sample: folders, names without
-      a dot, and `__meta__` members.
+      (key, suffix in lower case), or None for what belongs to no sample: folders, hidden files,
+      names without a dot, and `__meta__` members.
     """
-    match = _NAME.fullmatch(member.name)
-    if member.isdir() or not match or _META.match(member.name):
+    folder, slash, name = member.name.rpartition("/")
+    stem, dot, suffix = name.partition(".")
+    if member.isdir() or not stem or not dot or _META.match(member.name):
         return None
-    return match[1], match[2].lower()
+    return folder + slash + stem, suffix.lower()
 
 
 def scan_samples(file: BinaryIO, shard: str) -> Iterator[Entry]:
@@ -102,16 +103,16 @@ def _header(file: BinaryIO, shard: str, position: int) -> bytes:
             if whole:
                 raise _damaged(shard, position, whole)
             return b""
-        try:
-            member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except (tarfile.HeaderError, ValueError):
-            raise _damaged(shard, position, block) from None
         whole += block
-        if member.type not in _EXTENDED:
+        if block[_TYPE] not in _EXTENDED:
             return whole
-        if not 0 <= member.size <= LONGEST_NAME - len(whole):
+        try:
+            size = tarfile.nti(block[_SIZE])
+        except tarfile.HeaderError:
+            raise _damaged(shard, position, whole) from None
+        if not 0 <= size <= LONGEST_NAME - len(whole):
             raise _damaged(shard, position, whole)
-        wanted = -(-member.size // BLOCK) * BLOCK
+        wanted = -(-size // BLOCK) * BLOCK
         extension = file.read(wanted)
         if len(extension) < wanted:
             raise _cut(shard, position)
@@ -120,13 +121,15 @@ def _header(file: BinaryIO, shard: str, position: int) -> bytes:
 
 def _member(header: bytes, shard: str, position: int) -> tarfile.TarInfo:
     try:
-        with tarfile.open(fileobj=io.BytesIO(header), mode="r:") as archive:
-            member = archive.next()
+        if len(header) == BLOCK:  # six times as fast
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        else:
+            member = tarfile.TarFile(fileobj=io.BytesIO(header)).firstmember
     except (tarfile.TarError, ValueError, OverflowError):  # of numbers within a PAX header
         member = None
     if member is None or member.size < 0:
         raise _damaged(shard, position, header)
-    if member.issparse():
+    if member.issparse() or member.type == tarfile.GNUTYPE_SPARSE:
         raise UserError(
             f"The shard {shard} has a sparse member at byte {position}; write the archive without "
             "--sparse."

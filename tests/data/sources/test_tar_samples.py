@@ -1,14 +1,16 @@
 import gzip
 import io
 import lzma
+import re
 import tarfile
 
 import google_crc32c
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from webdataset.tariterators import base_plus_ext
 
-from simvlm_jax.data.sources.tar_samples import LONGEST_NAME, scan_samples
+from simvlm_jax.data.sources.tar_samples import LONGEST_NAME, key_and_suffix, scan_samples
 from simvlm_jax.errors import UserError
 
 
@@ -52,6 +54,25 @@ def test_spans_are_those_of_the_members(wanted, form):
     assert scan(data) == [
         (start, end - start, google_crc32c.value(data[start:end])) for _, start, end in runs
     ]
+
+
+@given(st.text(st.sampled_from("aB./_"), min_size=1, max_size=9))
+def test_names_are_split_as_the_library_does(name):
+    wanted = base_plus_ext(name)
+    found = key_and_suffix(tarfile.TarInfo(name))
+    if "/." in name or re.match("__[^/]*__($|/)", name):  # to it, `a/.b` is the `b` of `a/`
+        return
+    assert found == ((wanted[0], wanted[1].lower()) if wanted[0] else None)
+
+
+def test_hidden_files_do_not_part_a_sample():
+    members = [("a/0.jpg", b"a"), ("a/._0.jpg", b""), ("a/0.txt", b"b"), (".0.jpg", b"")]
+    assert len(scan(archive(members))) == 1
+
+
+def test_a_long_name_takes_no_long_time():
+    name = "a/" * (LONGEST_NAME // 2 - 600)
+    assert scan(archive([(name + "b", b""), (name + "b.jpg", b"")]))[0][0] > LONGEST_NAME - 2000
 
 
 def test_an_archive_of_nothing():
