@@ -48,7 +48,7 @@ class TFRecords(IndexedRecords):
             while left and (part := file.read(min(left, _CHUNK))):
                 left -= len(part)
             footer = file.read(_FOOTER.size)
-            if left or len(footer) < _FOOTER.size:
+            if len(footer) < _FOOTER.size:
                 raise _cut(shard, position)
             yield start, length, _unmasked(*_FOOTER.unpack(footer))
             position = start + length + _FOOTER.size

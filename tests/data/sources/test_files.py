@@ -92,6 +92,9 @@ def test_an_unfinished_file_never_was(tmp_path):
         file.write(b"second")
         raise KeyError
     assert path.read_bytes() == b"first" and os.listdir(path.parent) == ["a"]
+    with files.written_atomically(path) as file:
+        file.write(b"third")
+    assert path.read_bytes() == b"third"
 
 
 def test_places_in_the_cache_differ(tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_damaged_entries_lead_to_no_wrong_record(made):
         index.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         found = source.random_access("train").read(range(COUNT))
         number = (place - 40) // 16
-        assert isinstance(found[number], Unreadable)
+        assert found[number] in (indexed.MISMATCH, indexed.BAD_ENTRY, indexed.TOO_LONG)
         assert found[:number] + found[number + 1 :] == wanted[:number] + wanted[number + 1 :]
     index.write_bytes(whole[:40] + bytes(len(whole) - 40))
     assert set(causes(source.random_access("train"))) == set(range(EACH))
