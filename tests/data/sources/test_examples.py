@@ -58,6 +58,16 @@ def test_what_tensorflow_refuses_in_damaged_bytes_is_a_fault(data):
     assert fault_of(damaged, FEATURES) is not None or not refused_by_tensorflow(damaged)
 
 
+def test_an_unknown_field_that_only_tensorflow_refuses_is_a_fault():
+    data = (
+        b"\n4\n\x13\n\x03box\x12\x0c\x12\n\n\x08\x00\x00\x00?\x00\x00\x80?\t\x0e\n\x05width\x12\x05"
+        b"\x1a\x03\n\x01\x03\n\r\n\x04text\x12\x05\n\x03\n\x01a"
+    )
+    assert tf.train.Example.FromString(data).features.feature["box"].float_list.value == [0.5, 1.0]
+    assert refused_by_tensorflow(data)
+    assert fault_of(data, FEATURES).cause == "the record is no tf.train.Example"
+
+
 @pytest.mark.parametrize(
     ("values", "cause"),
     [

@@ -6,7 +6,7 @@ import tarfile
 
 import google_crc32c
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from webdataset.tariterators import base_plus_ext
 
@@ -60,8 +60,8 @@ def test_spans_are_those_of_the_members(wanted, form):
 def test_names_are_split_as_the_library_does(name):
     wanted = base_plus_ext(name)
     found = key_and_suffix(tarfile.TarInfo(name))
-    if "/." in name or re.match("__[^/]*__($|/)", name):  # to it, `a/.b` is the `b` of `a/`
-        return
+    # To it, `a/.b` is the `b` of `a/`.
+    assume("/." not in name and not re.match("__[^/]*__($|/)", name))
     assert found == ((wanted[0], wanted[1].lower()) if wanted[0] else None)
 
 
@@ -90,6 +90,16 @@ def test_a_cut_archive_is_refused(end):
     for length in (end, end_of_members - 1, end_of_members - 512, end_of_members):
         with pytest.raises(UserError, match="a.tar ends at or within the member at byte"):
             scan(DATA[:length])
+
+
+def test_a_cut_member_is_named_by_its_beginning():
+    with pytest.raises(UserError, match="at or within the member at byte 1024,"):
+        scan(DATA[:1700])  # the 300 bytes of 1.jpg lie from 1536 on
+
+
+def test_a_link_that_names_a_size_has_no_bytes():
+    link = header(tarfile.SYMTYPE, 700, "0.txt")
+    assert [entry[:2] for entry in scan(link + DATA)][:2] == [(0, 512 + 1024), (1536, 2048)]
 
 
 @pytest.mark.parametrize(
