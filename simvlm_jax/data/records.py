@@ -13,11 +13,11 @@ from simvlm_jax.data.paths import shard_name
 WRITER_OPTIONS = "group_size:1"
 
 
-def encode_example(features: Mapping[str, int | str | bytes]) -> bytes:
+def encode_example(features: Mapping[str, int | float | str | bytes]) -> bytes:
     """Serializes one example.
 
     Args:
-      features: name -> int (stored as int64), str (stored as UTF-8) or bytes.
+      features: name -> int (stored as int64), float (as float32), str (as UTF-8) or bytes.
 
     Returns:
       A tf.train.Example; equal features give equal bytes.
@@ -26,6 +26,8 @@ def encode_example(features: Mapping[str, int | str | bytes]) -> bytes:
     for name, value in features.items():
         if isinstance(value, int):
             message.features.feature[name].int64_list.value.append(value)
+        elif isinstance(value, float):
+            message.features.feature[name].float_list.value.append(value)
         else:
             content = value.encode() if isinstance(value, str) else value
             message.features.feature[name].bytes_list.value.append(content)

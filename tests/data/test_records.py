@@ -6,10 +6,11 @@ from simvlm_jax.data import records
 
 
 def test_example_keeps_types_and_bytes():
-    features = {"id": 2**40, "text": "größe", "image": b"\x00\xff\x00"}
+    features = {"id": 2**40, "text": "größe", "image": b"\x00\xff\x00", "score": 0.25}
     message = tf.train.Example.FromString(records.encode_example(features))
     found = message.features.feature
     assert list(found["id"].int64_list.value) == [2**40]
+    assert list(found["score"].float_list.value) == [0.25]
     assert found["text"].bytes_list.value[0].decode() == "größe"
     assert found["image"].bytes_list.value[0] == b"\x00\xff\x00"
 

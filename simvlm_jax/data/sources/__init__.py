@@ -8,6 +8,8 @@ from simvlm_jax.data.sources.json_lines import JSONLinesSource
 from simvlm_jax.data.sources.parquet import ParquetSource
 from simvlm_jax.data.sources.text import TextSource
 from simvlm_jax.data.sources.tfds import TFDSSource
+from simvlm_jax.data.sources.tfrecord import TFRecordSource
+from simvlm_jax.data.sources.webdataset import WebDatasetSource
 
 __all__ = [
     "ArrayRecordSource",
@@ -18,6 +20,8 @@ __all__ = [
     "RecordSource",
     "Records",
     "TFDSSource",
+    "TFRecordSource",
     "TextSource",
     "Unreadable",
+    "WebDatasetSource",
 ]
