@@ -277,4 +277,4 @@ def test_training_reads_both_in_an_order_of_its_own(made, data_folder):
     assert sorted(texts[:COUNT]) == sorted(texts[COUNT:]) == wanted
     assert texts[:COUNT] != texts[COUNT:]
     assert all(batch["image"].any(axis=(2, 3, 4)).all() for batch in seen)
-    assert not stream.ledger.entries
+    assert not stream.ledger.named
