@@ -27,7 +27,7 @@ from simvlm_jax.errors import UserError
 __all__ = ["GroupStream", "evaluation_examples", "plain_batches"]
 DOCUMENT_PREFIX = "document_"
 BATCHES_AHEAD = 2
-ROWS_AT_ONCE = 128  # examples that one thread makes in one go
+FEWEST_ROWS, MOST_ROWS = 8, 256  # examples that one thread makes in one go
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,9 @@ class GroupStream:
         }
         jobs = []
         for part in self._parts:
-            groups_at_once = max(1, ROWS_AT_ONCE // part.count)
+            # Many for each call, which has a cost of its own, but work for every thread.
+            rows = local * part.count * BATCHES_AHEAD // self._threads
+            groups_at_once = max(1, min(max(rows, FEWEST_ROWS), MOST_ROWS) // part.count)
             for first in range(0, local, groups_at_once):
                 groups = slice(first, min(first + groups_at_once, local))
                 jobs.append(pool.submit(self._fill, step, part, batch, groups))

@@ -142,13 +142,13 @@ class TaskExamples:
         self, serialized: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """[n] records -> token features [n, L], and `encoded` and `example_seed` of images."""
-        records = tf.data.Dataset.from_tensor_slices((serialized, indices, epochs))
         features = ["inputs", "targets"]
         shapes = {name: [self._lengths[name]] for name in features}
         if "image" in self._lengths:
             shapes |= {"image": [1], "example_seed": [2]}
         examples = map_examples(
-            self._examples(records), lambda example: {name: example[name] for name in shapes}
+            self._examples(serialized, indices, epochs),
+            lambda example: {name: example[name] for name in shapes},
         )
         options = tf.data.Options()
         options.autotune.enabled = False
@@ -162,22 +162,23 @@ class TaskExamples:
             return tokens
         return {**tokens, "encoded": made["image"][:, 0], "example_seed": made["example_seed"]}
 
-    def _examples(self, records: tf.data.Dataset) -> tf.data.Dataset:
-        def parse(
-            serialized: tf.Tensor, index: tf.Tensor, epoch: tf.Tensor
-        ) -> dict[str, tf.Tensor]:
-            seed = tf.constant(self._seed, tf.int64)
-            return {**self._task.source.parse(serialized, index), "epoch": epoch, "seed": seed}
-
-        parsed = map_examples(records, parse)
+    def _examples(
+        self, serialized: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor
+    ) -> tf.data.Dataset:
+        parsed = {
+            **self._task.source.parse_batch(serialized, indices),
+            "epoch": epochs,
+            "seed": tf.fill(tf.shape(epochs), tf.constant(self._seed, tf.int64)),
+        }
+        examples = tf.data.Dataset.from_tensor_slices(parsed)
         return self._task.preprocess_postcache(
-            self._task.preprocess_precache(parsed), self._lengths
+            self._task.preprocess_precache(examples), self._lengths
         )
 
     def _check_one_to_one(self) -> None:
-        zeros = np.zeros(2, np.int64)
-        records = tf.data.Dataset.from_tensor_slices(([self._placeholder] * 2, zeros, zeros))
-        if self._examples(records).cardinality() != 2:
+        zeros = tf.zeros([2], tf.int64)
+        two = tf.constant([self._placeholder] * 2)
+        if self._examples(two, zeros, zeros).cardinality() != 2:
             raise UserError(
                 f"The task {self.name!r} filters or multiplies examples while training, so a step "
                 "would not tell its examples; do that when the data is prepared."

@@ -242,7 +242,7 @@ def test_the_report_tells_epochs_pads_and_unusable_examples(data_folder):
 def test_the_number_of_threads_and_of_rows_at_once_change_nothing(data_folder, monkeypatch):
     sides = {"pairs": {"openmoji_prefix_lm": 3}, "documents": {"documents_prefix_lm": 2}}
     wanted = take(stream(**sides, threads=1), 3)
-    monkeypatch.setattr(streams, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(streams, "FEWEST_ROWS", 1)
     for one, other in zip(take(stream(**sides, threads=5), 3), wanted, strict=True):
         assert_equal(one, other)
 

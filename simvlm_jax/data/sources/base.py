@@ -161,6 +161,21 @@ class RecordSource(seqio.DataSource, abc.ABC):
         identity = {"id": tf.cast(index, tf.int64)}
         return {**identity, **tf.io.parse_single_example(serialized, self._features)}
 
+    def parse_batch(self, serialized: tf.Tensor, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Parses many records at once, in a fraction of the time that one by one takes.
+
+        Args:
+          serialized: string [n].
+          indices: int64 [n], each record's index in its split.
+
+        Returns:
+          As from `parse`, with a first axis [n].
+        """
+        return {
+            "id": tf.cast(indices, tf.int64),
+            **tf.io.parse_example(serialized, self._features),
+        }
+
     def placeholder(self) -> bytes:
         """Returns a record with every feature, all empty or 0, for the place of a bad one."""
         example = tf.train.Example()
