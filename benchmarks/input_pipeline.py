@@ -15,6 +15,7 @@ The last line is a JSON object; each ratio is the median over the rounds of rati
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -65,9 +66,12 @@ def main() -> None:
         contestants = {
             "bare": lambda: bare(contents, args.batches),
             "stream": lambda: stream(args.batches),
-            "webdataset": lambda: webdataset(folder, args.batches),
-            "webdataset_uint8": lambda: webdataset(folder, args.batches, "--uint8"),
         }
+        if importlib.util.find_spec("torch"):
+            contestants["webdataset"] = lambda: webdataset(folder, args.batches)
+            contestants["webdataset_uint8"] = lambda: webdataset(folder, args.batches, "--uint8")
+        else:
+            print("Without PyTorch there is no peer: pip install -e '.[bench]'.", file=sys.stderr)
         rates: dict[str, list[float]] = {name: [] for name in contestants}
         for number in range(args.rounds):
             for name, run in contestants.items():
@@ -196,8 +200,9 @@ def summary(rates: dict[str, list[float]]) -> dict[str, float]:
 
     result: dict[str, float] = {"images_per_second": round(statistics.median(rates["stream"]))}
     result["ratio_to_bare_loop"] = ratio("stream", "bare")
-    result["ratio_to_webdataset"] = ratio("stream", "webdataset")
-    result["ratio_to_webdataset_uint8"] = ratio("stream", "webdataset_uint8")
+    for peer in ("webdataset", "webdataset_uint8"):
+        if peer in rates:
+            result[f"ratio_to_{peer}"] = ratio("stream", peer)
     for name, values in rates.items():
         result[f"{name}_lowest"], result[f"{name}_highest"] = round(min(values)), round(max(values))
     return result

@@ -30,7 +30,7 @@ OPEN_ENDS = re.compile(rf"\b(?:{UNDONE}|{MEND})\b(?!\(#\d+\))")
 
 
 def python_files(root, *folders):
-    folders = folders or (PACKAGE, "tasks", "tests", "launch", "setup.py")
+    folders = folders or (PACKAGE, "tasks", "tests", "benchmarks", "launch", "setup.py")
     found = [path for folder in folders for path in (root / folder).rglob("*.py")]
     found += [root / name for name in folders if (root / name).is_file()]
     return sorted(path for path in found if "__pycache__" not in path.parts)

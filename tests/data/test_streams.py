@@ -17,7 +17,7 @@ from simvlm_jax.data.preprocessors import from_record, source_to_target
 from simvlm_jax.data.records import encode_example, write_shards
 from simvlm_jax.data.sources import ArrayRecordSource
 from simvlm_jax.data.streams import GroupStream
-from simvlm_jax.data.task_examples import NO_TEXT
+from simvlm_jax.data.task_examples import NO_TEXT, TaskExamples
 from simvlm_jax.data.testing_records import draw, write_records
 from simvlm_jax.data.vocabulary import default_vocabulary
 from simvlm_jax.errors import UserError
@@ -245,6 +245,21 @@ def test_the_number_of_threads_and_of_rows_at_once_change_nothing(data_folder, m
     monkeypatch.setattr(streams, "FEWEST_ROWS", 1)
     for one, other in zip(take(stream(**sides, threads=5), 3), wanted, strict=True):
         assert_equal(one, other)
+
+
+def test_a_late_start_reads_no_more_than_an_early_one(data_folder, monkeypatch):
+    asked = []
+    made = stream({"openmoji_prefix_lm": 2}, {"documents_lm": 1})
+    read = TaskExamples.read
+    monkeypatch.setattr(
+        TaskExamples, "read", lambda self, i, *rest: asked.append(len(i)) or read(self, i, *rest)
+    )
+    for start in (0, 10**4, 10**6):
+        asked.clear()
+        batches = made.batches(start)
+        next(batches)
+        batches.close()
+        assert sum(asked) <= (streams.BATCHES_AHEAD + 1) * 4 * 3
 
 
 def test_a_task_on_both_sides_is_refused(data_folder):
