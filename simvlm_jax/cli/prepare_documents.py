@@ -33,18 +33,19 @@ def run(args: argparse.Namespace) -> int:
     folder = options.chosen_data_dir(args)
     options.import_tensorflow()
     from simvlm_jax.data import paths
-    from simvlm_jax.data.preparing import chunking
+    from simvlm_jax.data.preparing import texts
+    from simvlm_jax.data.preparing.chunking import Settings
     from simvlm_jax.data.preparing.data_sets import DataSet
 
     data_set = DataSet(folder, args.name, args.split)
-    settings = chunking.Settings(
+    settings = Settings(
         options.chosen_input(args),
         args.document_tokens,
         not args.keep_documents_apart,
         **options.chosen_output(args),
     )
     vocabulary = Path(args.vocabulary or folder / paths.VOCABULARY_NAME)
-    found, before = chunking.prepare_documents(
+    found, before = texts.prepare_documents(
         data_set, settings, vocabulary, args.workers, Progress()
     )
     print(options.outcome(data_set, found, before))

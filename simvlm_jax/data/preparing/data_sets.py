@@ -17,7 +17,9 @@ from simvlm_jax.data.preparing.work import alone, file_digest, write_whole
 from simvlm_jax.data.summary import SUMMARY_PATTERN, WORKING_PREFIX, package_versions
 from simvlm_jax.errors import UserError
 
+DIGEST = "input_digest"  # among the settings: of the input's files
 PACKAGES = ("pillow", "sentencepiece", "array_record", "tensorflow")
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.\w+")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -74,13 +76,7 @@ class DataSet:
             before, files = found["settings"], found["files"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        for name in sorted({*before, *settings}):
-            if before.get(name) != settings.get(name):
-                raise UserError(
-                    f"The split {self.split} in {self.folder} was prepared with "
-                    f"{name}={before.get(name)}, not {name}={settings.get(name)}; choose another "
-                    "--name, or delete it."
-                )
+        self._check_settings(_flat(before), _flat(settings))
         damaged = [
             name
             for name, facts in files.items()
@@ -129,6 +125,10 @@ class DataSet:
           The complete summary.
         """
         self.summary_path.unlink(missing_ok=True)
+        splits = {SHARD.fullmatch(fact["name"])[1] for fact in facts}
+        for name, split in self._shards().items():  # of a run that was killed here
+            if split in splits:
+                (self.folder / name).unlink()
         for fact in facts:
             (shards / fact["name"]).replace(self.folder / fact["name"])
         files = {fact.pop("name"): fact for fact in facts}
@@ -137,19 +137,34 @@ class DataSet:
         write_whole(self.summary_path, f"{text}\n".encode())
         return complete
 
+    def _shards(self) -> dict[str, str]:
+        names = (path.name for path in self.folder.iterdir())
+        return {name: found[1] for name in names if (found := SHARD.fullmatch(name))}
+
+    def _check_settings(self, before: Mapping, settings: Mapping) -> None:
+        where = f"The split {self.split} in {self.folder}"
+        for name in sorted({*before, *settings} - {DIGEST}):
+            if before.get(name) != settings.get(name):
+                raise UserError(
+                    f"{where} was prepared with {name}={before.get(name)}, not "
+                    f"{name}={settings.get(name)}; choose another --name, or delete the folder."
+                )
+        if before.get(DIGEST) != settings.get(DIGEST):
+            raise UserError(
+                f"{where} was prepared before its input changed; choose another --name, or delete "
+                "the folder."
+            )
+
     def _check_owners(self, splits: tuple[str, ...]) -> None:
         """Refuses a folder whose shards no summary names: another tool's, or another split's."""
         if not self.folder.is_dir():
             return
-        shard = re.compile(r"(.+)-\d{5}-of-\d{5}\.\w+")
-        there = {path.name: found[1] for path in self.folder.iterdir()
-                 if (found := shard.fullmatch(path.name))}  # fmt: skip
         owned: dict[str, str] = {}
         for path in self.folder.glob(SUMMARY_PATTERN):
             with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
                 files = json.loads(path.read_text(encoding="utf-8"))["files"]
                 owned |= dict.fromkeys(files, path.name)
-        for name, split in there.items():
+        for name, split in self._shards().items():
             owner = owned.get(name)
             if owner is None and not any(self.folder.glob(f"{WORKING_PREFIX}*")):
                 raise UserError(
@@ -160,3 +175,10 @@ class DataSet:
                     f"The split {split} is in {self.folder} already, by {owner}; choose "
                     "another --name or --split."
                 )
+
+
+def _flat(settings: Mapping) -> dict:
+    flat = {}
+    for name, value in settings.items():
+        flat |= value if isinstance(value, Mapping) else {name: value}
+    return flat

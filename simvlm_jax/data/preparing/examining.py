@@ -194,7 +194,7 @@ def unpack(content: bytes) -> tuple[np.ndarray, list[str]]:
 def image_cause(error: UserError) -> str:
     """Returns why an image cannot be decoded, the same words for one trouble."""
     words = str(error)
-    if "is too large" in words:
+    if "is too large" in words or "decompression bomb" in words:
         return f"the image has more than {pillow_images.MAX_PIXELS} pixels (a bomb?)"
     words = words.partition("cannot be read as an image: ")[2] or words
     words = re.sub(r"0x[0-9a-f]+|b'.*'|\d+", "N", words).rstrip(".")
