@@ -29,11 +29,15 @@ def run(args: argparse.Namespace) -> int:
     options.chosen_data_dir(args)
     options.import_tensorflow()
     from simvlm_jax.data.preparing import looking
-    from simvlm_jax.data.preparing.inputs import Input
+    from simvlm_jax.data.preparing.inputs import IMAGE
 
-    source = Input(args.input or "", args.format, args.image_field, args.text_field)
-    records = task_records(args.task, args.split) if args.task else source.open()
-    print(looking.describe(records, source, args.first, args.sample, Progress()))
+    if args.task:
+        records = task_records(args.task, args.split)
+        names = args.image_field or IMAGE, args.text_field
+    else:
+        source = options.chosen_input(args, args.input)
+        records, names = source.open(), (source.image_name, source.text_name)
+    print(looking.describe(records, *names, args.first, args.sample, Progress()))
     return 0
 
 

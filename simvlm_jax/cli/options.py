@@ -77,7 +77,7 @@ def add_input(
 
     Args:
       parser: to add to.
-      text_field: the default name of the text, "" to choose by what the records have.
+      text_field: the default name of the text: "caption", "text", or "" to go by the records.
       many: --input may be repeated.
       required: --input must be given.
     """
@@ -93,17 +93,28 @@ def add_input(
         choices=("auto", *FORMATS),
         help="of the input (default: by the files' names)",
     )
-    parser.add_argument("--image_field", default="image/encoded", help="where the image is")
+    if text_field != "text" and not many:
+        help_ = "feature or column of the image, or field with its path; empty if there is none"
+        parser.add_argument("--image_field", help=help_)
+    if text_field != "caption":
+        help_ = "what stands between documents in plain text: the end of a line, or a blank one"
+        parser.add_argument("--separator", choices=("line", "blank"), default="line", help=help_)
     name = "--caption_field" if text_field == "caption" else "--field"
     parser.add_argument(name, dest="text_field", default=text_field, help="where the text is")
 
 
-def chosen_input(args: argparse.Namespace):
-    """Returns the `Input` of `add_input`'s options; paths become absolute."""
+def chosen_input(args: argparse.Namespace, path: str):
+    """Returns the `Input` at a path of `add_input`'s options; the path becomes absolute."""
     from simvlm_jax.data.preparing.inputs import Input
 
-    path = args.input if "://" in args.input else os.path.abspath(args.input)
-    return Input(path, args.format, args.image_field, args.text_field)
+    return Input(
+        path if "://" in path else os.path.abspath(path),
+        args.format,
+        getattr(args, "image_field", ""),
+        args.text_field,
+        tuple(getattr(args, "keep", ())),
+        getattr(args, "separator", "line"),
+    )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

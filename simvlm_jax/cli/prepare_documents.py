@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     data_set = DataSet(folder, args.name, args.split)
     settings = Settings(
-        options.chosen_input(args),
+        options.chosen_input(args, args.input),
         args.document_tokens,
         not args.keep_documents_apart,
         **options.chosen_output(args),

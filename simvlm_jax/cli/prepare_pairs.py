@@ -4,6 +4,7 @@ import argparse
 
 from simvlm_jax.cli import options
 from simvlm_jax.cli.progress import Progress
+from simvlm_jax.errors import UserError
 
 HELP = "your own captioned images to shards, with a report on what was kept and why"
 EXAMPLE = "simvlm prepare pairs --input=photos.jsonl --name=photos --validation_share=0.01"
@@ -36,12 +37,13 @@ def run(args: argparse.Namespace) -> int:
     from simvlm_jax.data.preparing.data_sets import DataSet
     from simvlm_jax.data.preparing.examining import Filters
 
+    if args.image_field == "":
+        raise UserError("Pairs need images; prepare texts with `simvlm prepare documents`.")
     data_set = DataSet(folder, args.name, args.split)
     filters = Filters(args.min_size, args.max_aspect, args.min_caption, args.max_caption)
     settings = pairs.Settings(
-        options.chosen_input(args),
+        options.chosen_input(args, args.input),
         filters,
-        tuple(args.keep),
         duplicates=args.duplicates,
         **options.chosen_output(args),
     )

@@ -31,10 +31,10 @@ def run(args: argparse.Namespace) -> int:
     options.import_tensorflow()
     from simvlm_jax.data import paths
     from simvlm_jax.data.preparing import sentences
-    from simvlm_jax.data.preparing.inputs import Input
 
     output = Path(args.output or folder / paths.VOCABULARY_NAME)
-    sources = [Input(path, args.format, args.image_field, args.text_field) for path in args.input]
+    args.image_field = ""  # images would only be read in vain
+    sources = [options.chosen_input(args, path) for path in args.input]
     before = sentences.make_vocabulary(
         sources, output, args.vocabulary_size, args.sample, args.seed, Progress()
     )

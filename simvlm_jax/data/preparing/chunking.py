@@ -135,7 +135,7 @@ class Chunking(Job):
             for index, record in zip(indices, self._records.read(indices), strict=True):
                 example = examples.parse(record)
                 if not isinstance(example, Unreadable):
-                    example = examples.text(example, self._settings.source.text_field)
+                    example = examples.text(example, self._settings.source.text_name)
                 yield index, example
 
     def _split_of(self, text: str) -> str:

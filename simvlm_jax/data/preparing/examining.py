@@ -77,16 +77,21 @@ class Pair:
       size: (width, height), pixels.
     """
 
-    def __init__(self, example: tf.train.Example, source: Input):
+    def __init__(self, example: tf.train.Example, image_name: str, text_name: str):
         """Reads and decodes a record.
+
+        Args:
+          example: the record.
+          image_name: its field of the encoded image.
+          text_name: its field of the caption.
 
         Raises:
           Refused: it cannot be used.
         """
-        self.caption = _or_refuse(examples.text(example, source.text_field))
-        self.image = _or_refuse(examples.one_value(example, source.image_field))
+        self.caption = or_refuse(examples.text(example, text_name))
+        self.image = or_refuse(examples.one_value(example, image_name))
         if not self.image:
-            raise Refused(f"{source.image_field} is empty")
+            raise Refused(f"{image_name} is empty")
         try:
             self.picture = pillow_images.decode(self.image)
         except UserError as error:
@@ -105,19 +110,16 @@ class Examination(Job):
 
     name = "examining"
 
-    def __init__(
-        self, source: Input, filters: Filters, keep: tuple[str, ...], vocabulary: str, count: int
-    ):
+    def __init__(self, source: Input, filters: Filters, vocabulary: str, count: int):
         """Describes the work.
 
         Args:
           source: what to read.
           filters: what is kept.
-          keep: further text fields that every record must have.
           vocabulary: path of the SentencePiece model that counts tokens, or "".
           count: records of the input.
         """
-        self._source, self._filters, self._keep = source, filters, keep
+        self._source, self._filters = source, filters
         self._vocabulary, self._count = vocabulary, count
         self._records: Records | None = None
         self._processor = None
@@ -156,9 +158,9 @@ class Examination(Job):
         if isinstance(example, Unreadable):
             return REFUSED, example.cause
         try:
-            pair = Pair(example, self._source)
-            for name in self._keep:
-                _or_refuse(examples.text(example, name))
+            pair = Pair(example, self._source.image_name, self._source.text_name)
+            for name in self._source.keep:
+                or_refuse(examples.text(example, name))
         except Refused as refused:
             return REFUSED, str(refused)
         finding["image"] = short_hash(pair.image)
@@ -215,7 +217,12 @@ def open_vocabulary(path: str):
         raise UserError(f"{path} is no SentencePiece vocabulary that can be opened.") from error
 
 
-def _or_refuse(found):
+def or_refuse(found: bytes | str | Unreadable) -> bytes | str:
+    """Returns what a field holds.
+
+    Raises:
+      Refused: it is Unreadable.
+    """
     if isinstance(found, Unreadable):
         raise Refused(found.cause)
     return found

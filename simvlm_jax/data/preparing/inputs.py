@@ -1,11 +1,14 @@
 """What a user points at: files of a known format, opened as records that are read by index."""
 
 import dataclasses
+import functools
 import glob
 import hashlib
+import importlib
 import json
 import os
-from pathlib import Path
+
+import numpy as np
 
 from simvlm_jax.data.sources import ArrayRecordSource, Records, RecordSource
 from simvlm_jax.errors import UserError
@@ -15,12 +18,14 @@ SUFFIXES = {
     "tfrecord": (".tfrecord", ".tfrecords"),
     "webdataset": (".tar",),
     "parquet": (".parquet",),
-    "jsonl": (".jsonl", ".ndjson"),
+    "jsonl": (".jsonl", ".ndjson", ".jsonl.gz", ".json.gz", ".jsonl.zst"),
     "csv": (".csv", ".tsv"),
-    "text": (".txt",),
+    "text": (".txt", ".txt.gz", ".txt.zst"),
     "folder": (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"),
 }
-IMAGE, CAPTION = "image/encoded", "caption"
+EXAMPLES = ("array_record", "tfrecord")  # records are what the files hold, with all their fields
+IMAGE, CAPTION, TEXT = "image/encoded", "caption", "text"
+SPLIT = "train"  # a source wants one; an input has just one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +35,45 @@ class Input:
     Attributes:
       path: a file, a folder or a pattern such as `data/*.tar`.
       format: one of SUFFIXES, or "auto" to go by the files' names.
-      image_field: where the image is: a feature, a column, or the column of its path.
-      text_field: where the caption or the document is.
+      image_field: the feature, the column or the field with the image's path; None for the usual
+        name, "" if there are only texts.
+      text_field: the feature, column or field of the caption or the document.
+      keep: further text fields.
+      separator: of documents in plain text: "line" or "blank" (lines).
     """
 
     path: str
     format: str = "auto"
-    image_field: str = IMAGE
+    image_field: str | None = None
     text_field: str = CAPTION
+    keep: tuple[str, ...] = ()
+    separator: str = "line"
+
+    @functools.cached_property
+    def kind(self) -> str:
+        """The format, found by the files' names if it is not given.
+
+        Raises:
+          UserError: it is none that is known.
+        """
+        if self.format not in ("auto", *SUFFIXES):
+            raise UserError(
+                f"There is no format {self.format!r}; use one of auto, {', '.join(SUFFIXES)}."
+            )
+        return self.format if self.format != "auto" else _guess(self.path)
+
+    @property
+    def image_name(self) -> str:
+        """The feature of the records that holds the image."""
+        return self.image_field or IMAGE if self.kind in EXAMPLES else IMAGE
+
+    @property
+    def text_name(self) -> str:
+        """The feature of the records that holds the text."""
+        if self.kind == "folder" or (self.kind == "webdataset" and not self.text_field):
+            return CAPTION
+        only_text = self.kind == "jsonl" and self.image_field == ""
+        return TEXT if only_text or self.kind == "text" else self.text_field
 
     def open(self) -> Records:
         """Opens the records.
@@ -45,47 +81,45 @@ class Input:
         Raises:
           UserError: there is nothing, or nothing of a known format, at the path.
         """
-        if self.format not in ("auto", *SUFFIXES):
-            raise UserError(
-                f"There is no format {self.format!r}; use one of auto, {', '.join(SUFFIXES)}."
-            )
-        kind = self.format if self.format != "auto" else _guess(self.path)
-        return open_input(self.path, kind, self.image_field, self.text_field)
+        if "://" in self.path:
+            return make_source(self).random_access(SPLIT)
+        if self.kind == "folder":
+            files = [os.path.abspath(name) for name in _there(self.path)]
+        else:
+            files = _files(self.path, self.kind)
+        return make_source(self).open(files)
 
 
-def open_input(path: str, kind: str, image_field: str, text_field: str) -> Records:
-    """Opens what lies at a path by the source of its format.
+def make_source(wanted: Input) -> RecordSource:
+    """Makes the source of an input's format; its records have `image_name` and `text_name`."""
+    import tensorflow as tf
 
-    Args:
-      path: a file, a folder or a pattern.
-      kind: one of SUFFIXES.
-      image_field: as in `Input`.
-      text_field: as in `Input`.
-
-    Returns:
-      Its records. Formats that name their columns give the image and the text these very names.
-    """
-    splits, fields = ("train",), [text_field]
-    if kind == "folder":
-        _there(path)
-        return _source("folder", "FolderSource")(path, splits).open([path])
-    files = _files(path, kind)
-    folder = str(Path(files[0]).parent)
+    path, kind = wanted.path, wanted.kind
+    names = [] if wanted.image_field == "" else [IMAGE]
+    features = dict.fromkeys(
+        [*names, wanted.text_name, *wanted.keep], tf.io.FixedLenFeature([], tf.string)
+    )
+    place, image = {SPLIT: path}, wanted.image_field or "image"
     if kind == "array_record":
-        source: RecordSource = ArrayRecordSource(path, splits, {})
-    elif kind == "tfrecord":
-        source = _source("tfrecord", "TFRecordSource")(path, splits, {})
-    elif kind == "webdataset":
-        source = _source("webdataset", "WebDatasetSource")(path, splits, text=text_field, json={})
-    elif kind == "parquet":
-        columns = {image_field: image_field, text_field: text_field}
-        source = _source("parquet", "ParquetSource")(path, splits, {}, columns)
-    elif kind == "text":
-        source = _source("text", "TextSource")(path, splits, text_field, "\n\n")
-    else:
-        maker = _source("tables", "JSONLinesSource" if kind == "jsonl" else "CSVSource")
-        source = maker(path, splits, {}, folder, image_field, fields)
-    return source.open(files)
+        return ArrayRecordSource(path, [SPLIT], {})
+    if kind == "tfrecord":
+        return _source("tfrecord", "TFRecordSource")(path, place, {})
+    if kind == "webdataset":
+        json = [name for name in features if name not in (IMAGE, CAPTION)]
+        return _source("webdataset", "WebDatasetSource")(path, place, features, json=json)
+    if kind == "parquet":
+        return _source("parquet", "ParquetSource")(path, place, features, {IMAGE: image})
+    if kind == "folder":
+        # Its metadata, if there are any, call the caption `text` unless told otherwise.
+        fields = {} if wanted.text_field in ("", CAPTION) else {CAPTION: wanted.text_field}
+        return _source("folder", "FolderSource")(path, place, features, fields)
+    if wanted.text_name == TEXT and (kind == "text" or wanted.image_field == ""):
+        field = None if kind == "text" else wanted.text_field
+        return _source("text", "TextSource")(path, place, field, wanted.separator)
+    if kind == "jsonl":
+        return _source("json_lines", "JSONLinesSource")(path, place, features, None, image)
+    delimiter = "\t" if path.lower().endswith(".tsv") else ","
+    return _source("csv_rows", "CSVSource")(path, place, features, None, image, delimiter=delimiter)
 
 
 def fingerprint(records: Records) -> str:
@@ -108,6 +142,11 @@ def relative_shards(records: Records) -> list[str]:
     return [os.path.relpath(shard, common or ".") for shard in records.shards]
 
 
+def spread(count: int, sample: int) -> np.ndarray:
+    """Returns at most `sample` distinct indices that are spread evenly over `count` records."""
+    return np.arange(min(count, sample)) * count // min(count, sample)
+
+
 def record_id(shard: str, key: str) -> int:
     """Returns a record's number: 63 bits of a hash of its name.
 
@@ -118,8 +157,6 @@ def record_id(shard: str, key: str) -> int:
 
 
 def _source(module: str, name: str):
-    import importlib
-
     try:
         return getattr(importlib.import_module(f"simvlm_jax.data.sources.{module}"), name)
     except ModuleNotFoundError as error:
@@ -157,7 +194,7 @@ def _files(path: str, kind: str) -> list[str]:
 
 
 def _guess(path: str) -> str:
-    found = _there(path)
+    found = [path] if "://" in path else _there(path)
     is_folder = len(found) == 1 and os.path.isdir(found[0])
     names = [name.lower() for name in (_inside(found[0]) if is_folder else found)]
     for kind, suffixes in SUFFIXES.items():

@@ -9,22 +9,24 @@ import tensorflow as tf
 from PIL import Image
 
 from simvlm_jax.data.preparing import examples
-from simvlm_jax.data.preparing.examining import Pair, Refused
-from simvlm_jax.data.preparing.inputs import Input
+from simvlm_jax.data.preparing.examining import Pair, Refused, or_refuse
+from simvlm_jax.data.preparing.inputs import CAPTION, TEXT, spread
 from simvlm_jax.data.preparing.report import shortened
 from simvlm_jax.data.preparing.work import Report
 from simvlm_jax.data.sources import Records, Unreadable
 
-TEXTS = ("caption", "text")
 PERCENTILES = (0, 5, 50, 95, 100)
 
 
-def describe(records: Records, source: Input, first: int, sample: int, tell: Report) -> str:
+def describe(
+    records: Records, image_name: str, text_name: str, first: int, sample: int, tell: Report
+) -> str:
     """Describes records.
 
     Args:
       records: what to look at.
-      source: names the fields of the image and the text; the text's may be "".
+      image_name: field of the image; records without it are texts.
+      text_name: field of the caption or the text; "" for "caption" or "text".
       first: how many records from the start to show field by field.
       sample: how many records, spread evenly over all, to gather statistics of.
       tell: told the progress.
@@ -36,13 +38,8 @@ def describe(records: Records, source: Input, first: int, sample: int, tell: Rep
     for index in range(min(first, len(records))):
         lines += _record(records, index)
     if len(records):
-        lines += _statistics(records, source, sample, tell)
+        lines += _statistics(records, (image_name, text_name), sample, tell)
     return "\n".join(lines)
-
-
-def spread(count: int, sample: int) -> np.ndarray:
-    """Returns at most `sample` distinct indices that are spread evenly over `count` records."""
-    return np.arange(min(count, sample)) * count // min(count, sample)
 
 
 def _record(records: Records, index: int) -> list[str]:
@@ -74,7 +71,7 @@ def _image(content: bytes) -> str:
         return ""
 
 
-def _statistics(records: Records, source: Input, sample: int, tell: Report) -> list[str]:
+def _statistics(records: Records, fields: tuple[str, str], sample: int, tell: Report) -> list[str]:
     indices = spread(len(records), sample)
     causes: Counter[str] = Counter()
     formats: Counter[str] = Counter()
@@ -83,7 +80,7 @@ def _statistics(records: Records, source: Input, sample: int, tell: Report) -> l
         if isinstance(example, Unreadable):
             causes[example.cause] += 1
         else:
-            _measure(example, source, numbers, formats, causes)
+            _measure(example, fields, numbers, formats, causes)
         tell("sampling", done, len(indices))
     usable = len(indices) - causes.total()
     lines = [f"sample of {len(indices)} records, {usable} of them usable:"]
@@ -106,26 +103,27 @@ def _parsed(records: Records, indices: np.ndarray) -> Iterator[tf.train.Example 
 
 
 def _measure(
-    example: tf.train.Example, source: Input, numbers: dict, formats: Counter, causes: Counter
+    example: tf.train.Example,
+    fields: tuple[str, str],
+    numbers: dict[str, list[int]],
+    formats: Counter,
+    causes: Counter,
 ) -> None:
     def note(name: str, value: int) -> None:
         numbers.setdefault(name, []).append(value)
 
     names = examples.names(example)
-    text_field = source.text_field or next((name for name in TEXTS if name in names), "")
-    if source.image_field not in names:  # a document, or a task with texts alone
-        found = examples.text(example, text_field) if text_field else Unreadable("there is no text")
-        if isinstance(found, Unreadable):
-            causes[found.cause] += 1
-        else:
-            note(f"{text_field}, characters", len(found))
-        return
+    image, text = fields
+    text = text or next((name for name in (CAPTION, TEXT) if name in names), CAPTION)
     try:
-        pair = Pair(example, Input("", "auto", source.image_field, text_field))
+        if image not in names:  # a document, or a task with texts alone
+            note(f"{text}, characters", len(or_refuse(examples.text(example, text))))
+            return
+        pair = Pair(example, image, text)
     except Refused as refused:
         causes[str(refused)] += 1
         return
-    note(f"{text_field}, characters", len(pair.caption))
+    note(f"{text}, characters", len(pair.caption))
     note("image, bytes", len(pair.image))
     note("image, width", pair.size[0])
     note("image, height", pair.size[1])

@@ -12,7 +12,7 @@ from simvlm_jax.data.preparing import choosing, examples, report, shards
 from simvlm_jax.data.preparing.choosing import Findings
 from simvlm_jax.data.preparing.data_sets import DataSet
 from simvlm_jax.data.preparing.examining import KEPT, REFUSED, Examination, Filters
-from simvlm_jax.data.preparing.inputs import Input, fingerprint
+from simvlm_jax.data.preparing.inputs import CAPTION, IMAGE, Input, fingerprint, spread
 from simvlm_jax.data.preparing.work import Report, file_digest, run_job, write_whole
 from simvlm_jax.data.sources import Records, Unreadable
 from simvlm_jax.errors import UserError
@@ -30,7 +30,6 @@ class Settings:
     Attributes:
       source: what to read.
       filters: which pairs are kept.
-      keep: further text fields to keep.
       duplicates: one of choosing.DUPLICATES.
       validation_share: of all images, how many go to the split "validation".
       seed: of that choice, and of the report's sample.
@@ -41,7 +40,6 @@ class Settings:
 
     source: Input
     filters: Filters = Filters()
-    keep: tuple[str, ...] = ()
     duplicates: str = "keep"
     validation_share: float = 0.0
     seed: int = 0
@@ -56,6 +54,8 @@ class Settings:
           UserError: a value is out of its range.
         """
         shards.check_share(self.validation_share, split)
+        if taken := {"id", IMAGE, CAPTION} & {*self.source.keep}:
+            raise UserError(f"--keep={min(taken)} names a field that every record has anyway.")
         if self.shards and self.records_per_shard:
             raise UserError("Give --shards or --records_per_shard, not both.")
         if self.filters.min_caption > self.filters.max_caption:
@@ -92,14 +92,14 @@ def prepare_pairs(
     described = json.loads(json.dumps(described))  # tuples become lists, as in a summary
     if found := data_set.finished(described, splits or (data_set.split,)):
         return found, True
-    wanted = {"image_field": settings.source.image_field}
-    wanted |= {"caption_field": settings.source.text_field}
-    wanted |= {f"keep={name}": name for name in settings.keep}
+    wanted = {"image_field": settings.source.image_name}
+    wanted |= {"caption_field": settings.source.text_name}
+    wanted |= {f"keep={name}": name for name in settings.source.keep}
     require_fields(records, wanted, settings.source.path)
     model = str(vocabulary) if vocabulary.is_file() else ""
     key = {**described, "vocabulary": file_digest(vocabulary) if model else ""}
     with data_set.working(key) as stage:
-        job = Examination(settings.source, settings.filters, settings.keep, model, len(records))
+        job = Examination(settings.source, settings.filters, model, len(records))
         run_job(job, stage / "examined", workers, tell)
         findings = choosing.gather(stage / "examined", len(records))
         choosing.mark_duplicates(findings, settings.duplicates)
@@ -124,7 +124,7 @@ def prepare_pairs(
 
 
 def require_fields(records: Records, wanted: Mapping[str, str], path: str) -> None:
-    """Looks at the first records, for a field that is nowhere is a slip of the command line.
+    """Looks at some records, for a field that is nowhere is a slip of the command line.
 
     Args:
       records: the input.
@@ -132,13 +132,17 @@ def require_fields(records: Records, wanted: Mapping[str, str], path: str) -> No
       path: of the input.
 
     Raises:
-      UserError: there is no record, or a field that none of the first ones has.
+      UserError: there is no record, or a field that none of those has.
     """
     if not len(records):
         raise UserError(f"There is no record at --input={path}.")
-    indices = range(min(RECORDS_PROBED, len(records)))
-    found = (examples.parse(records.read([index])[0]) for index in indices)
-    known = [set(examples.names(e)) for e in found if not isinstance(e, Unreadable)]
+    found = [_fields(records, int(index)) for index in spread(len(records), RECORDS_PROBED)]
+    known = [names for names in found if not isinstance(names, Unreadable)]
+    if not known and len(set(found)) == 1:
+        raise UserError(
+            f"The records of {path} cannot be used: {found[0].cause}; look at them with `simvlm "
+            f"inspect data`, and choose with --{' or --'.join(wanted)}."
+        )
     seen = set().union(*known)
     for flag, name in wanted.items():
         if known and name not in seen:
@@ -146,6 +150,11 @@ def require_fields(records: Records, wanted: Mapping[str, str], path: str) -> No
                 f"The records of {path} have no field {name!r}; they have "
                 f"{', '.join(sorted(seen)) or 'none'}: choose with --{flag.partition('=')[0]}."
             )
+
+
+def _fields(records: Records, index: int) -> list[str] | Unreadable:
+    example = examples.parse(records.read([index])[0])
+    return example if isinstance(example, Unreadable) else examples.names(example)
 
 
 def distributions(findings: Findings) -> dict[str, dict]:
@@ -177,7 +186,7 @@ def _frequent(findings: Findings, records: Records, source: Input) -> list[list]
     found = []
     for position in order:
         (record,) = records.read([int(kept[first[position]])])
-        caption = examples.text(examples.parse(record), source.text_field)
+        caption = examples.text(examples.parse(record), source.text_name)
         found.append([report.shortened(caption), int(counts[position])])
     return found
 
@@ -224,6 +233,5 @@ def _write_split(
         settings.output_format,
         source=settings.source,
         chosen=chosen,
-        keep=settings.keep,
     )
     return job.write(stage, workers, tell)

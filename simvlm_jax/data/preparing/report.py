@@ -155,9 +155,9 @@ def _card(records: Records, index: int, source, cause: str = "") -> str:
     example = examples.parse(record)
     image = caption = ""
     if not isinstance(example, Unreadable):
-        content = examples.one_value(example, source.image_field)
+        content = examples.one_value(example, source.image_name)
         image = "" if isinstance(content, Unreadable) else thumbnail(content)
-        caption = shortened(examples.one_value(example, source.text_field))
+        caption = shortened(examples.one_value(example, source.text_name))
     picture = f'<img alt="{escape(caption)}" src="{image}">' if image else ""
     badge = f'<span class="badge wrong">{escape(cause)}</span>' if cause else ""
     place = escape(f"{shard.rpartition('/')[2]}: {shortened(key)}")

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from simvlm_jax.data.preparing import examples
-from simvlm_jax.data.preparing.inputs import Input, relative_shards
+from simvlm_jax.data.preparing.inputs import CAPTION, TEXT, Input, relative_shards
 from simvlm_jax.data.preparing.work import Report, file_digest, write_whole
 from simvlm_jax.data.sources import Records, Unreadable
 from simvlm_jax.data.summary import OWN_VOCABULARY
 from simvlm_jax.data.vocabulary import train_vocabulary
 from simvlm_jax.errors import UserError
 
-TEXT_FIELDS = ("caption", "text")  # looked for where no field is named
+TEXT_FIELDS = (CAPTION, TEXT)  # looked for where no field is named
+NAMED = ("jsonl", "csv", "parquet")  # their fields may have any name
 LONGEST_SENTENCE = 1000  # characters; what is longer is cut between words
 READ_AT_ONCE = 8
 RECORDS_PROBED = 64
@@ -88,8 +89,10 @@ def draw(sources: Sequence[Input], most: int, seed: int, tell: Report) -> list[s
     heap: list[tuple[int, int, str]] = []  # (negative hash, running number, sentence)
     number = 0
     for source in sources:
+        if not source.text_field and source.kind in NAMED:
+            raise UserError(f"Name the field of {source.path} that has the text, with --field.")
         records = source.open()
-        field = source.text_field or text_field(records, source.path)
+        field = source.text_name or text_field(records, source.path)
         what = f"reading {source.path}"
         places = relative_shards(records)
         for index, text in _texts(records, field, what, tell):

@@ -124,17 +124,16 @@ class Writing(Job):
 class PairWriting(Writing):
     """Writes the chosen image-text pairs."""
 
-    def __init__(self, *arguments, source: Input, chosen: Path, keep: tuple[str, ...]):
+    def __init__(self, *arguments, source: Input, chosen: Path):
         """Describes the work.
 
         Args:
           *arguments: of `Writing`.
           source: what to read.
           chosen: a file of int64 indices into the input, one for each record of the split.
-          keep: further text fields to keep.
         """
         super().__init__(*arguments)
-        self._source, self._chosen, self._keep = source, chosen, keep
+        self._source, self._chosen = source, chosen
         self._records: Records | None = None
 
     def open(self) -> None:
@@ -155,9 +154,10 @@ class PairWriting(Writing):
         key = self._records.key(shard, position)
         fields = {}
         if not isinstance(example, Unreadable):
-            texts = {"caption": self._source.text_field, **{name: name for name in self._keep}}
+            texts = {"caption": self._source.text_name}
+            texts |= {name: name for name in self._source.keep}
             fields = {to: examples.text(example, name) for to, name in texts.items()}
-            fields["image/encoded"] = examples.one_value(example, self._source.image_field)
+            fields["image/encoded"] = examples.one_value(example, self._source.image_name)
         if not fields or any(isinstance(value, Unreadable) for value in fields.values()):
             raise UserError(
                 f"Record {key} of {self._records.shards[shard]} could be read before and cannot "

@@ -47,7 +47,7 @@ def prepare_documents(
     }
     if found := data_set.finished(described, tuple(splits)):
         return found, True
-    require_fields(records, {"field": settings.source.text_field}, settings.source.path)
+    require_fields(records, {"field": settings.source.text_name}, settings.source.path)
     with data_set.working(described) as stage:
         chunks = stage / "chunks"
         chunks.mkdir(exist_ok=True)

@@ -76,7 +76,7 @@ def test_findings_of_parts_are_joined(tmp_path, monkeypatch):
         def run(self, part):
             return examining.pack(parts[part].rows, causes[part])
 
-    run_job(Packed(None, None, (), "", 5), tmp_path, 1, lambda *_: None)
+    run_job(Packed(None, None, "", 5), tmp_path, 1, lambda *_: None)
     assert read_result(tmp_path, 2) is not None
     found = choosing.gather(tmp_path, 5)
     assert found.rows["image"].tolist() == [0, 1, 2, 3, 4]

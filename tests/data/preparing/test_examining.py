@@ -27,8 +27,8 @@ HOSTILE = {
 
 
 def examine(folder, records, filters=None, keep=(), vocabulary="", part=0):
-    source = Input(write(folder, records))
-    job = Examination(source, filters or Filters(), keep, vocabulary, len(records))
+    source = Input(write(folder, records), keep=keep)
+    job = Examination(source, filters or Filters(), vocabulary, len(records))
     job.open()
     return examining.unpack(job.run(part))
 
@@ -103,7 +103,7 @@ def test_fields_to_keep_must_be_texts(tmp_path):
 def test_parts_cover_the_input_once(tmp_path, monkeypatch):
     monkeypatch.setattr(examining, "PART", 4)
     records = [pair(number) for number in range(10)]
-    assert Examination(Input("x"), Filters(), (), "", 10).parts() == [4, 4, 2]
+    assert Examination(Input("x"), Filters(), "", 10).parts() == [4, 4, 2]
     found, _ = examine(tmp_path, records, part=2)
     assert found["image"].tolist() == [examining.short_hash(image(n)) for n in (8, 9)]
 
@@ -118,7 +118,7 @@ def test_tokens_are_counted_by_the_vocabulary(tmp_path, made_data):
 
 
 def test_an_input_that_grows_is_refused(tmp_path):
-    job = Examination(Input(write(tmp_path, [pair(0)])), Filters(), (), "", 2)
+    job = Examination(Input(write(tmp_path, [pair(0)])), Filters(), "", 2)
     with pytest.raises(UserError, match="changes while it is read"):
         job.open()
 

@@ -4,11 +4,13 @@ import shutil
 import sys
 import types
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from made_inputs import pair, write
 from simvlm_jax.data.preparing import inputs
-from simvlm_jax.data.preparing.inputs import Input, fingerprint, record_id, relative_shards
+from simvlm_jax.data.preparing.inputs import Input, fingerprint, record_id, relative_shards, spread
 from simvlm_jax.errors import UserError
 
 
@@ -61,22 +63,31 @@ def test_texts_beside_images_are_a_folder_of_images(tmp_path):
     assert inputs._guess(str(tmp_path)) == "folder"
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "file", "format_", "arguments"),
-    [
-        ("tfrecord", "TFRecordSource", "a.tfrecord", "auto", (["train"], {})),
-        ("parquet", "ParquetSource", "a.parquet", "auto", (["train"], {}, {"i": "i", "t": "t"})),
-        ("text", "TextSource", "a.txt", "text", (["train"], "t", "\n\n")),
-        ("folder", "FolderSource", "a.png", "auto", (["train"],)),
-    ],
-)
-def test_each_format_has_its_source(tmp_path, monkeypatch, module, name, file, format_, arguments):
+STRING = tf.io.FixedLenFeature([], tf.string)
+BOTH = {"image/encoded": STRING, "title": STRING, "tag": STRING}
+SOURCES = [  # module, class, file, image field, what it is made with, names in its records
+    ("tfrecord", "TFRecordSource", "a.tfrecord", "jpeg", ({},), {}, ("jpeg", "title")),
+    ("parquet", "ParquetSource", "a.parquet", "jpeg", (BOTH, {"image/encoded": "jpeg"}), {}, None),
+    ("parquet", "ParquetSource", "a.parquet", None, (BOTH, {"image/encoded": "image"}), {}, None),
+    ("json_lines", "JSONLinesSource", "a.jsonl", "file", (BOTH, None, "file"), {}, None),
+    ("csv_rows", "CSVSource", "a.csv", None, (BOTH, None, "image"), {"delimiter": ","}, None),
+    ("csv_rows", "CSVSource", "a.tsv", None, (BOTH, None, "image"), {"delimiter": "\t"}, None),
+    ("webdataset", "WebDatasetSource", "a.tar", None, (BOTH,), {"json": ["title", "tag"]}, None),
+    ("text", "TextSource", "a.txt", "", (None, "blank"), {}, ("image/encoded", "text")),
+    ("text", "TextSource", "a.jsonl.gz", "", ("title", "blank"), {}, ("image/encoded", "text")),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "file", "image", "given", "named", "fields"), SOURCES)
+def test_each_format_has_its_source(
+    tmp_path, monkeypatch, module, name, file, image, given, named, fields
+):
     (tmp_path / file).touch()
     calls = []
 
     class Fake:
-        def __init__(self, path, *rest):
-            calls.append((path, rest))
+        def __init__(self, path, splits, *rest, **names):
+            calls.append((splits["train"], rest, names))
 
         def open(self, shards):
             return shards
@@ -84,9 +95,32 @@ def test_each_format_has_its_source(tmp_path, monkeypatch, module, name, file, f
     fake = types.ModuleType(module)
     setattr(fake, name, Fake)
     monkeypatch.setitem(sys.modules, f"simvlm_jax.data.sources.{module}", fake)
-    shards = Input(str(tmp_path), format_, "i", "t").open()
-    assert calls == [(str(tmp_path), arguments)]
-    assert shards == [str(tmp_path if module == "folder" else tmp_path / file)]
+    path = str(tmp_path / file)
+    source = Input(path, image_field=image, text_field="title", keep=("tag",), separator="blank")
+    assert source.open() == [path]
+    assert calls == [(path, given, named)]
+    assert (source.image_name, source.text_name) == (fields or ("image/encoded", "title"))
+
+
+@pytest.mark.parametrize(("text", "fields"), [("caption", {}), ("title", {"caption": "title"})])
+def test_a_folder_calls_its_text_caption(tmp_path, monkeypatch, text, fields):
+    (tmp_path / "a.png").touch()
+    calls = []
+
+    class Fake:
+        def __init__(self, *given):
+            calls.append(given)
+
+        def open(self, shards):
+            return shards
+
+    fake = types.ModuleType("folder")
+    fake.FolderSource = Fake
+    monkeypatch.setitem(sys.modules, "simvlm_jax.data.sources.folder", fake)
+    source = Input(str(tmp_path), text_field=text)
+    assert source.open() == [str(tmp_path)] and source.text_name == "caption"
+    features = {"image/encoded": STRING, "caption": STRING}
+    assert calls == [(str(tmp_path), {"train": str(tmp_path)}, features, fields)]
 
 
 @pytest.mark.parametrize("format_", ["auto", "tfrecord", "folder"])
@@ -130,3 +164,12 @@ def test_ids_are_int64_and_differ():
     ids = {record_id(shard, str(key)) for shard in "ab" for key in range(1000)}
     assert len(ids) == 2000 and all(0 <= number < 2**63 for number in ids)
     assert record_id("a", "1") != record_id("a1", "")
+
+
+@pytest.mark.parametrize(("count", "sample"), [(10, 3), (3, 10), (1000, 999), (1, 1)])
+def test_a_sample_is_spread_over_all(count, sample):
+    found = spread(count, sample)
+    assert len(set(found.tolist())) == len(found) == min(count, sample)
+    assert found[0] == 0 and found[-1] < count
+    gaps = np.diff([*found, count])
+    assert gaps.max() - gaps.min() <= 1
