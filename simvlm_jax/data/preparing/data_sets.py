@@ -40,7 +40,7 @@ class DataSet:
         for flag, value in (("name", name), ("split", split)):
             if not NAME.fullmatch(value) or ".." in value:
                 raise UserError(
-                    f"--{flag}={value} is no name: use letters, digits, '_', '-' and '.', "
+                    f"--{flag}={value!r} is no name: use letters, digits, '_', '-' and '.', "
                     "beginning with a letter or a digit."
                 )
         self.folder, self.split = data_dir / name, split
@@ -76,7 +76,8 @@ class DataSet:
             before, files = found["settings"], found["files"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        self._check_settings(_flat(before), _flat(settings))
+        asked = json.loads(json.dumps(settings))  # tuples become lists, as in the summary
+        self._check_settings(_flat(before), _flat(asked))
         damaged = [
             name
             for name, facts in files.items()
@@ -135,7 +136,7 @@ class DataSet:
         complete = {**summary, "packages": package_versions(PACKAGES), "files": files}
         text = json.dumps(complete, indent=2, ensure_ascii=False)
         write_whole(self.summary_path, f"{text}\n".encode())
-        return complete
+        return json.loads(text)
 
     def _shards(self) -> dict[str, str]:
         names = (path.name for path in self.folder.iterdir())
@@ -161,7 +162,7 @@ class DataSet:
             return
         owned: dict[str, str] = {}
         for path in self.folder.glob(SUMMARY_PATTERN):
-            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 files = json.loads(path.read_text(encoding="utf-8"))["files"]
                 owned |= dict.fromkeys(files, path.name)
         for name, split in self._shards().items():

@@ -89,7 +89,6 @@ def prepare_pairs(
     splits = (data_set.split, choosing.VALIDATION) if settings.validation_share else ()
     records = settings.source.open()
     described = {**dataclasses.asdict(settings), "input_digest": fingerprint(records)}
-    described = json.loads(json.dumps(described))  # tuples become lists, as in a summary
     if found := data_set.finished(described, splits or (data_set.split,)):
         return found, True
     wanted = {"image_field": settings.source.image_name}

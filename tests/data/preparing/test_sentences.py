@@ -54,7 +54,7 @@ def test_nothing_to_read(tmp_path):
         sentences.draw([Input(str(tmp_path / "a.jsonl"), text_field="")], 9, 0, silent)
 
 
-def make(tmp_path, output="data/vocabulary.model", size=200, records=40):
+def make(tmp_path, output="data/vocabulary.model", size=165, records=40):
     captions = [pair(n, caption=f"a small picture of {n % 7} red cats") for n in range(records)]
     inputs = [Input(write(tmp_path / "in", captions), text_field="")]
     return sentences.make_vocabulary(inputs, tmp_path / output, size, 1000, 0, silent)
@@ -63,14 +63,14 @@ def make(tmp_path, output="data/vocabulary.model", size=200, records=40):
 def test_a_vocabulary_is_written_once(tmp_path):
     model = tmp_path / "data" / "vocabulary.model"
     assert make(tmp_path) is False
-    assert sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size() == 200
+    assert sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size() == 165
     facts = json.loads((tmp_path / "data" / "vocabulary.json").read_text())
-    assert facts["sentences"] == 40 and facts["settings"]["vocabulary_size"] == 200
+    assert facts["sentences"] == 40 and facts["settings"]["vocabulary_size"] == 165
     before = model.stat().st_mtime_ns
     assert make(tmp_path) is True
     assert model.stat().st_mtime_ns == before
     with pytest.raises(UserError, match="is another vocabulary"):
-        make(tmp_path, size=205)
+        make(tmp_path, size=166)
     assert model.stat().st_mtime_ns == before
     assert sorted(p.name for p in model.parent.iterdir()) == ["vocabulary.json", "vocabulary.model"]
 
