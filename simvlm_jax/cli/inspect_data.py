@@ -1,6 +1,7 @@
 """`simvlm inspect data`: the first records of an input or a task, and statistics of a sample."""
 
 import argparse
+import dataclasses
 
 from simvlm_jax.cli import options
 from simvlm_jax.cli.progress import Progress
@@ -29,13 +30,16 @@ def run(args: argparse.Namespace) -> int:
     options.chosen_data_dir(args)
     options.import_tensorflow()
     from simvlm_jax.data.preparing import looking
-    from simvlm_jax.data.preparing.inputs import IMAGE
+    from simvlm_jax.data.preparing.inputs import CAPTION, IMAGE, NAMED, TEXT
 
     if args.task:
         records = task_records(args.task, args.split)
         names = args.image_field or IMAGE, args.text_field
     else:
         source = options.chosen_input(args, args.input)
+        if not source.text_field and source.kind in NAMED:
+            usual = TEXT if source.image_field == "" else CAPTION
+            source = dataclasses.replace(source, text_field=usual)
         records, names = source.open(), (source.image_name, source.text_name)
     print(looking.describe(records, *names, args.first, args.sample, Progress()))
     return 0

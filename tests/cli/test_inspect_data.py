@@ -2,6 +2,8 @@ import pytest
 
 from made_inputs import pair, write
 from simvlm_jax.cli.main import main
+from simvlm_jax.data.preparing.inputs import Input
+from simvlm_jax.errors import UserError
 
 
 def test_an_input(tmp_path, capsys, monkeypatch):
@@ -14,8 +16,7 @@ def test_an_input(tmp_path, capsys, monkeypatch):
 
 
 def test_a_task(data_folder, capsys):
-    given = ["--task=openmoji_prefix_lm", "--split=variants", "--caption_field=caption/en"]
-    given[-1] = "--field=caption/en"
+    given = ["--task=openmoji_prefix_lm", "--split=variants", "--field=caption/en"]
     assert main(["inspect", "data", *given]) == 0
     printed = capsys.readouterr().out
     assert "7 records" in printed and "caption/en, characters" in printed and "PNG 7" in printed
@@ -35,3 +36,18 @@ def test_refusals(data_folder, capsys, given, words):
     assert main(["inspect", "data", *given]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("image", "text"), [(None, "caption"), ("", "text")])
+def test_rows_have_fields_of_usual_names(tmp_path, monkeypatch, image, text):
+    seen = []
+
+    def remember(source):
+        seen.append((source.image_field, source.text_field))
+        raise UserError("enough")
+
+    monkeypatch.setattr(Input, "open", remember)
+    (tmp_path / "a.csv").touch()
+    given = [f"--input={tmp_path / 'a.csv'}", *([] if image is None else ["--image_field="])]
+    assert main(["inspect", "data", *given]) == 2
+    assert seen == [(image, text)]

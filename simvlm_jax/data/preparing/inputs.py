@@ -23,6 +23,7 @@ SUFFIXES = {
     "text": (".txt", ".txt.gz", ".txt.zst"),
     "folder": (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"),
 }
+NAMED = ("jsonl", "csv", "parquet")  # their fields may have any name, and are read by name
 EXAMPLES = ("array_record", "tfrecord")  # records are what the files hold, with all their fields
 IMAGE, CAPTION, TEXT = "image/encoded", "caption", "text"
 SPLIT = "train"  # a source wants one; an input has just one

@@ -137,10 +137,12 @@ def require_fields(records: Records, wanted: Mapping[str, str], path: str) -> No
         raise UserError(f"There is no record at --input={path}.")
     found = [_fields(records, int(index)) for index in spread(len(records), RECORDS_PROBED)]
     known = [names for names in found if not isinstance(names, Unreadable)]
-    if not known and len(set(found)) == 1:
+    if not known:
+        flags = dict.fromkeys(flag.partition("=")[0] for flag in wanted)
+        cause, _ = Counter(bad.cause for bad in found).most_common(1)[0]
         raise UserError(
-            f"The records of {path} cannot be used: {found[0].cause}; look at them with `simvlm "
-            f"inspect data`, and choose with --{' or --'.join(wanted)}."
+            f"The records of {path} cannot be used: {cause}; look at them with `simvlm inspect "
+            f"data`, and choose with --{' or --'.join(flags)}."
         )
     seen = set().union(*known)
     for flag, name in wanted.items():

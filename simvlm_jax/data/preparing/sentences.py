@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from simvlm_jax.data.preparing import examples
-from simvlm_jax.data.preparing.inputs import CAPTION, TEXT, Input, relative_shards
+from simvlm_jax.data.preparing.inputs import CAPTION, NAMED, TEXT, Input, relative_shards
 from simvlm_jax.data.preparing.work import Report, file_digest, write_whole
 from simvlm_jax.data.sources import Records, Unreadable
 from simvlm_jax.data.summary import OWN_VOCABULARY
@@ -15,7 +15,6 @@ from simvlm_jax.data.vocabulary import train_vocabulary
 from simvlm_jax.errors import UserError
 
 TEXT_FIELDS = (CAPTION, TEXT)  # looked for where no field is named
-NAMED = ("jsonl", "csv", "parquet")  # their fields may have any name
 LONGEST_SENTENCE = 1000  # characters; what is longer is cut between words
 READ_AT_ONCE = 8
 RECORDS_PROBED = 64

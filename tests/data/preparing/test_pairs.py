@@ -203,6 +203,7 @@ def test_settings_that_keep_nothing(settings, tmp_path, change, words):
         ([pair(0)], {"keep": ("tag",)}, "no field 'tag'.*--keep"),
         ([pair(0)], {"keep": ("id",)}, "--keep=id names a field that every record has"),
         ([b"\xff\xff"], {}, "cannot be used: the record is no tf.train.Example"),
+        ([b"\xff\xff"] * 3, {"keep": ("tag",)}, "--image_field or --caption_field or --keep"),
         ([example(image=image(0), caption=3)], {}, "caption is of type int64"),
     ],
 )
