@@ -146,7 +146,7 @@ def require_fields(records: Records, wanted: Mapping[str, str], path: str) -> No
         )
     seen = set().union(*known)
     for flag, name in wanted.items():
-        if known and name not in seen:
+        if name not in seen:
             raise UserError(
                 f"The records of {path} have no field {name!r}; they have "
                 f"{', '.join(sorted(seen)) or 'none'}: choose with --{flag.partition('=')[0]}."
