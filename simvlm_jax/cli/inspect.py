@@ -1,16 +1,32 @@
 """`simvlm inspect`: look at a run before anything is trained."""
 
 import argparse
+from types import SimpleNamespace
 
-from simvlm_jax.cli import options
+from simvlm_jax.cli import inspect_data, options
 
-HELP = "show a run's configuration, its parameters, or a real batch token by token"
+HELP = "show a run's configuration, parameters, a batch token by token, or any data"
 EXAMPLE = "simvlm inspect batch --gin_file=runs/demo.gin --step=100"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options."""
-    parser.add_argument("what", choices=("config", "params", "batch"))
+    """Declares what can be shown, each with its options."""
+    gin = {"config": "every setting, resolved", "params": "every parameter, its axes, the total"}
+    kinds = {
+        what: SimpleNamespace(
+            HELP=shown,
+            EXAMPLE=f"simvlm inspect {what} --gin_file=runs/demo.gin",
+            add_arguments=options.add_gin,
+        )
+        for what, shown in gin.items()
+    }
+    kinds["batch"] = SimpleNamespace(
+        HELP="a real batch, token by token", EXAMPLE=EXAMPLE, add_arguments=_add_batch
+    )
+    options.add_kinds(parser, "what", {**kinds, "data": inspect_data})
+
+
+def _add_batch(parser: argparse.ArgumentParser) -> None:
     options.add_gin(parser)
     count = options.count_from
     parser.add_argument("--step", type=count(0), default=0, help="which batch (default: the first)")
@@ -19,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints what was asked for."""
+    if args.what == "data":
+        return inspect_data.run(args)
     options.load_configuration(args)
     from simvlm_jax import configuration
 

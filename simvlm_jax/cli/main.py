@@ -28,6 +28,11 @@ class _Parser(argparse.ArgumentParser):
 
     def require_known(self, arguments: Sequence[str]) -> None:
         """Refuses an unknown flag before argparse complains of what it takes to be missing."""
+        for action in self._actions:
+            if isinstance(action.choices, dict):  # a verb with kinds, each with flags of its own
+                if arguments and arguments[0] in action.choices:
+                    action.choices[arguments[0]].require_known(arguments[1:])
+                return
         known = [flag for action in self._actions for flag in action.option_strings]
         for argument in arguments:
             flag = argument.partition("=")[0]

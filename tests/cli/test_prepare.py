@@ -112,17 +112,3 @@ def test_missing_package(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"pip install 'simvlm_jax\[demo\]'"):
         run(f"--data_dir={tmp_path / 'new'}", *SMALL)
     assert not (tmp_path / "new").exists()
-
-
-def test_progress_tells_rate_and_time_left(capsys, monkeypatch):
-    seconds = iter([0.0, 2.0, 2.5, 8.0, 9.0])
-    monkeypatch.setattr(prepare.time, "monotonic", lambda: next(seconds))
-    progress = prepare._Progress()
-    for done in (20, 25, 80):  # the second comes too soon after the first
-        progress("drawing", done, 100)
-    progress("writing", 0, 1)
-    assert capsys.readouterr().err.splitlines() == [
-        "drawing 20/100, 10 a second, 8 s left",
-        "drawing 80/100, 10 a second, 2 s left",
-        "writing",
-    ]

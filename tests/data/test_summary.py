@@ -135,3 +135,28 @@ def test_changed_packages():
     changed = summary.changed_packages({"packages": {**versions, "emoji": "0.1", "gone": "2"}})
     assert changed == [f"emoji 0.1 -> {versions['emoji']}", "gone 2 -> not installed"]
     json.dumps(versions)
+
+
+def test_data_sets_of_ones_own_may_stand_beside(tmp_path):
+    prepare(tmp_path)
+    for name, inside in (("mine", "summary-train.json"), ("begun", ".working-train")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / inside).touch()
+        assert summary.is_data_set(tmp_path / name)
+    assert summary.read_summary(tmp_path)["settings"] == {"size": 8}
+    (tmp_path / "dataset.json").unlink()
+    assert summary.read_summary(tmp_path) is None  # so that the demo can be prepared again
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="it has 'other'"):
+        summary.read_summary(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["documents", "openmoji", "vocabulary"])
+def test_the_demo_replaces_nothing_of_ones_own(tmp_path, name):
+    if name == "vocabulary":
+        (tmp_path / "vocabulary.json").touch()
+    else:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary-train.json").touch()
+    with pytest.raises(UserError, match=f"would replace the {name} of your own"):
+        summary.read_summary(tmp_path)

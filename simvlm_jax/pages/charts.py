@@ -1,7 +1,7 @@
-"""Line charts as inline SVG: readable without a script, a font or a plotting library."""
+"""Line and bar charts as inline SVG: readable without a script, a font or a plotting library."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 Points = Sequence[tuple[float, float]]
@@ -85,6 +85,39 @@ def line_chart(title: str, series: Mapping[str, Points], x_label: str = "step") 
     )
 
 
+def bar_chart(title: str, edges: Sequence[float], counts: Sequence[int], logarithmic: bool) -> str:
+    """Draws a histogram.
+
+    Args:
+      title: named for screen readers and under the horizontal axis.
+      edges: of the bars, rising, one more than counts.
+      counts: height of each bar.
+      logarithmic: the horizontal axis shows powers of ten; edges are then above 0.
+
+    Returns:
+      An `<svg>` element coloured by the style sheet's classes, or a sentence if all is empty.
+    """
+    if not sum(counts):
+        return '<p class="empty">No values were recorded.</p>'
+    places = [math.log10(edge) for edge in edges] if logarithmic else list(edges)
+    frame = _Frame(nice_ticks(places[0], places[-1], 5), nice_ticks(0, max(counts)))
+    bars = []
+    for low, high, count, left, right in zip(
+        edges, edges[1:], counts, places, places[1:], strict=False
+    ):
+        x, y = frame.x(left), frame.y(count)
+        bars.append(
+            f'<rect class="bar" x="{x}" y="{y}" width="{max(1, frame.x(right) - x - 1):.1f}" '
+            f'height="{HEIGHT - BOTTOM - y:.1f}"><title>{short_number(low)} to '
+            f"{short_number(high)}: {count:,}</title></rect>"
+        )
+    label = (lambda tick: short_number(10**tick)) if logarithmic else short_number
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}">{frame.axes(title, label)}{"".join(bars)}</svg>'
+    )
+
+
 class _Frame:
     """Maps values to places in the picture."""
 
@@ -99,7 +132,7 @@ class _Frame:
         share = (value - self.y_ticks[0]) / (self.y_ticks[-1] - self.y_ticks[0])
         return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
 
-    def axes(self, x_label: str) -> str:
+    def axes(self, x_label: str, label: Callable[[float], str] = short_number) -> str:
         bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
         parts = []
         for tick in self.y_ticks:
@@ -115,8 +148,7 @@ class _Frame:
                 f'<line class="axis" x1="{place}" x2="{place}" y1="{bottom}" y2="{bottom + 4}"/>'
             )
             parts.append(
-                f'<text x="{place}" y="{bottom + 18}" text-anchor="middle">'
-                f"{short_number(tick)}</text>"
+                f'<text x="{place}" y="{bottom + 18}" text-anchor="middle">{label(tick)}</text>'
             )
         parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
         middle = (LEFT + right) / 2

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvlm_jax.evaluation.charts import (
+from simvlm_jax.pages.charts import (
     HEIGHT,
     WIDTH,
+    bar_chart,
     line_chart,
     nice_ticks,
     short_number,
@@ -108,3 +109,19 @@ def test_names_are_escaped():
 
 def test_nothing_finite_is_said_rather_than_drawn():
     assert line_chart("loss", {"train": [(0, math.nan)], "other": []}).startswith("<p")
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_a_bar_is_as_high_as_its_count(logarithmic):
+    chart = bar_chart("<width>", [10, 100, 1000], [5, 20], logarithmic)
+    bars = [node for node in ElementTree.fromstring(chart).iter() if node.tag == "rect"]
+    heights = [float(bar.get("height")) for bar in bars]
+    assert heights[1] == pytest.approx(4 * heights[0], abs=0.2)
+    widths = [float(bar.get("width")) + 1 for bar in bars]
+    assert widths[1] == pytest.approx(widths[0] * (1 if logarithmic else 10), rel=0.02)
+    assert [bar[0].text for bar in bars] == ["10 to 100: 5", "100 to 1k: 20"]
+    assert "&lt;width&gt;" in chart and "<width>" not in chart
+
+
+def test_no_bars_without_values():
+    assert "No values" in bar_chart("width", [0, 1], [0], False)

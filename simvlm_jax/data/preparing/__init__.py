@@ -1,0 +1,1 @@
+"""From people's own data to records for training, one noun per file."""
