@@ -14,7 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     options.add_input(parser, "", many=True)
     options.add_data_dir(parser)
-    parser.add_argument("--vocabulary_size", type=options.count_from(200), default=32_000)
+    parser.add_argument(
+        "--vocabulary_size",
+        type=options.count_from(200),
+        default=31_952,
+        help="pieces; with 48 sentinels the default makes the VOCABULARY_SIZE = 32000 of base",
+    )
     parser.add_argument(
         "--sample",
         type=options.count_from(1),

@@ -59,7 +59,10 @@ class DefaultVocabulary(seqio.SentencePieceVocabulary):
         path = self.sentencepiece_model_file
         if self._model is None or self._model[0] != path:
             if not Path(path).is_file():
-                raise UserError(f"There is no vocabulary {path}; run `{PREPARE_COMMAND}` first.")
+                raise UserError(
+                    f"There is no vocabulary {path}; make it from your texts with `simvlm prepare "
+                    f"vocabulary`, or run `{PREPARE_COMMAND}` for the demo's."
+                )
             opened = seqio.SentencePieceVocabulary(path, extra_ids=self._extra_ids)
             try:
                 self._model = (path, opened._model_context())
