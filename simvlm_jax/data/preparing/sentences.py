@@ -1,5 +1,6 @@
 """A bounded sample of sentences from any inputs, and the vocabulary that is trained on it."""
 
+import dataclasses
 import hashlib
 import heapq
 import json
@@ -83,13 +84,13 @@ def draw(sources: Sequence[Input], most: int, seed: int, tell: Report) -> list[s
       Sentences in the order of the inputs.
 
     Raises:
-      UserError: an input has no text field, or there is no text at all.
+      UserError: there is no text in the field that was named, or else in `text` or `caption`.
     """
     heap: list[tuple[int, int, str]] = []  # (negative hash, running number, sentence)
     number = 0
     for source in sources:
         if not source.text_field and source.kind in NAMED:
-            raise UserError(f"Name the field of {source.path} that has the text, with --field.")
+            source = dataclasses.replace(source, text_field=TEXT)
         records = source.open()
         field = source.text_name or text_field(records, source.path)
         what = f"reading {source.path}"

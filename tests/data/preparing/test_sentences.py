@@ -49,9 +49,15 @@ def test_nothing_to_read(tmp_path):
         sentences.draw([source(tmp_path / "a", ["x"], "title")], 9, 0, silent)
     with pytest.raises(UserError, match="There is no text in"):
         sentences.draw([source(tmp_path / "b", [" "])], 9, 0, silent)
-    (tmp_path / "a.jsonl").touch()
-    with pytest.raises(UserError, match="Name the field of .*a.jsonl .* with --field"):
+    (tmp_path / "a.jsonl").write_text('{"title": "a"}\n')
+    with pytest.raises(UserError, match="There is no text in .*a.jsonl; name the field"):
         sentences.draw([Input(str(tmp_path / "a.jsonl"), text_field="")], 9, 0, silent)
+
+
+def test_json_lines_are_read_by_the_field_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a red cat"}\n{"text": "a dog"}\n')
+    found = sentences.draw([Input(str(tmp_path / "a.jsonl"), text_field="")], 9, 0, silent)
+    assert found == ["a red cat", "a dog"]
 
 
 def make(tmp_path, output="data/vocabulary.model", size=165, records=40):
