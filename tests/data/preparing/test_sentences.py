@@ -56,7 +56,9 @@ def test_nothing_to_read(tmp_path):
 
 def test_json_lines_are_read_by_the_field_text(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a red cat"}\n{"text": "a dog"}\n')
-    found = sentences.draw([Input(str(tmp_path / "a.jsonl"), text_field="")], 9, 0, silent)
+    found = sentences.draw(
+        [Input(str(tmp_path / "a.jsonl"), image_field="", text_field="")], 9, 0, silent
+    )
     assert found == ["a red cat", "a dog"]
 
 
