@@ -1,4 +1,4 @@
-"""A stream whose third batch holds an image that is not a number."""
+"""A stream whose third batch holds loss weights that are not numbers."""
 
 import numpy as np
 
@@ -9,5 +9,6 @@ class PoisonedStream(GroupStream):
     def batches(self, start_step=0):
         for step, batch in enumerate(super().batches(start_step), start_step):
             if step == 2:
-                batch = batch | {"image": np.full_like(batch["image"], np.nan)}
+                weights = batch["decoder_loss_weights"]
+                batch = batch | {"decoder_loss_weights": np.full_like(weights, np.nan)}
             yield batch
