@@ -143,6 +143,17 @@ def test_a_refusal_while_building_keeps_its_sentence(gin_file):
     assert str(raised.value).startswith("size=-1 is negative.")
 
 
+def test_a_second_task_of_one_name_is_one_sentence(tmp_path, monkeypatch):
+    lines = ["from simvlm_jax.tasks import openmoji", "openmoji.register('openmoji_captions', *'ab')"]
+    (tmp_path / "second_task.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    run = tmp_path / "run.gin"
+    run.write_text("from __gin__ import dynamic_registration\nimport second_task\n")
+    with pytest.raises(UserError, match="duplicate provider: openmoji_captions") as raised:
+        configuration.load([str(run)])
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("size", ["tiny", "small", "base", "large", "huge"])
 def test_each_size_builds_its_network(size):
     configuration.load([f"models/{size}.gin"])
