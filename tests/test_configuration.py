@@ -144,7 +144,10 @@ def test_a_refusal_while_building_keeps_its_sentence(gin_file):
 
 
 def test_a_second_task_of_one_name_is_one_sentence(tmp_path, monkeypatch):
-    lines = ["from simvlm_jax.tasks import openmoji", "openmoji.register('openmoji_captions', *'ab')"]
+    lines = [
+        "from simvlm_jax.tasks import openmoji",
+        "openmoji.register('openmoji_captions', *'ab')",
+    ]
     (tmp_path / "second_task.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)
     run = tmp_path / "run.gin"
