@@ -17,14 +17,19 @@ class Squares(Job):
 
     name = "squaring"
 
-    def __init__(self, log, count=6, bad=None, crime=None, sleep=0.0):
+    def __init__(self, log, count=6, bad=None, crime=None, sleep=0.0, together=1):
         self.log, self.count, self.bad, self.crime, self.sleep = log, count, bad, crime, sleep
+        self.together = together  # so many processes wait for one another before they work
 
     def parts(self):
         return [2] * self.count
 
     def open(self):
         (self.log / f"opened-{os.getpid()}").touch()
+        deadline = time.monotonic() + 60
+        while len(list(self.log.glob("opened-*"))) < self.together:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def run(self, part):
         time.sleep(self.sleep)
@@ -93,7 +98,7 @@ def test_nothing_is_opened_when_all_is_done(folders):
 def test_several_processes_and_a_refusal_in_one(folders):
     log, folder = folders
     with pytest.raises(UserError, match="This part is bad"):
-        run_job(Squares(log, bad=5, crime="refuse", sleep=0.05), folder, 2, lambda *_: None)
+        run_job(Squares(log, bad=5, crime="refuse", together=2), folder, 2, lambda *_: None)
     assert len(list(log.glob("opened-*"))) == 2
     assert results(folder)[:4] == WANTED[:4]
     run_job(Squares(log), folder, 1, lambda *_: None)
