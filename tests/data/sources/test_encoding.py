@@ -4,8 +4,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simvlm_jax.data.sources.base import BadRecord
 from simvlm_jax.data.sources.encoding import ABSENT, check_features, encode, parse_number
-from simvlm_jax.data.sources.local import BadRecord
 from simvlm_jax.errors import UserError
 
 STRING, INTEGER, FLOAT = (

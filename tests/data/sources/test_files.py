@@ -101,12 +101,16 @@ def test_places_in_the_cache_differ(tmp_path, monkeypatch):
     monkeypatch.setenv("SIMVLM_CACHE_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     paths = ["gs://a/x.tar", "gs://b/x.tar", "s3://a/x.tar", "/a/x.tar", "gs://a/" + "x" * 900]
-    places = {files.cache_path(path, ".index") for path in paths}
+    places = {files.cache_path(path, "indexes", ".index") for path in paths}
     assert len(places) == len(paths)
     assert all(os.path.dirname(place) == str(tmp_path / "indexes") for place in places)
     assert max(len(os.path.basename(place)) for place in places) < 200
-    assert files.cache_path("a/x.tar", "") == files.cache_path(str(tmp_path / "a/x.tar"), "")
-    assert files.cache_path("gs://a/../../..", "").startswith(str(tmp_path / "indexes"))
+    assert files.cache_path("a/x.tar", "indexes", "") == files.cache_path(
+        str(tmp_path / "a/x.tar"), "indexes", ""
+    )
+    assert files.cache_path("gs://a/../../..", "indexes", "").startswith(str(tmp_path / "indexes"))
     monkeypatch.delenv("SIMVLM_CACHE_DIR")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert files.cache_path("a", "").startswith(str(tmp_path / "home/.cache/simvlm_jax/"))
+    assert files.cache_path("a", "indexes", "").startswith(
+        str(tmp_path / "home/.cache/simvlm_jax/")
+    )

@@ -196,29 +196,6 @@ def test_a_refused_shard_stops_the_others_and_is_named(made, capsys):
     assert not path.with_name(path.name + ".index").exists()
 
 
-def test_long_work_tells_how_far_it_is(made, capsys, monkeypatch):
-    monkeypatch.setattr(indexed, "PROGRESS_SECONDS", 0.05)
-    release, count = threading.Event(), []
-
-    def slow(shard, stop):
-        count.append(shard)
-        if len(count) == 3:
-            release.wait(0.4)
-        return shard
-
-    assert indexed._all_of(slow, ["a", "b", "c"], 1, "indexing") == ["a", "b", "c"]
-    assert "indexing shards: 2 of 3 done" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("work", [KeyError, UserError])
-def test_what_work_raises_comes_out(work):
-    def fail(shard, stop):
-        raise work("x")
-
-    with pytest.raises(work):
-        indexed._all_of(fail, ["a", "b"], 2, "opening")
-
-
 def test_a_billion_records_open_in_little_memory(tmp_path):
     shards, each, size = 100, 10_000_000, 1 << 36
     record = encode_example({"image/encoded": "a", "caption": "the last of a billion"})
@@ -277,4 +254,4 @@ def test_training_reads_both_in_an_order_of_its_own(made, data_folder):
     assert sorted(texts[:COUNT]) == sorted(texts[COUNT:]) == wanted
     assert texts[:COUNT] != texts[COUNT:]
     assert all(batch["image"].any(axis=(2, 3, 4)).all() for batch in seen)
-    assert not stream.ledger.entries
+    assert not stream.ledger.named

@@ -110,6 +110,12 @@ def own(prepared, tmp_path):
 
 def test_files_that_hold_other_records(own):
     folder, first = own
+
+    def number_anew():
+        for index in first.parent.glob("*.index"):
+            index.unlink()
+
+    number_anew()
     second = first.with_name(first.name.replace("00000-of", "00001-of"))
     second_content = second.read_bytes()
     first_content, made = first.read_bytes(), source(folder)
@@ -117,12 +123,13 @@ def test_files_that_hold_other_records(own):
     first.write_bytes(test.read_bytes())
     with pytest.raises(UserError, match=rf"{first.name} has 1 records and should have \d"):
         made.random_access("train")
+    number_anew()
     first.write_bytes(first_content[:-7])
     with pytest.raises(UserError, match=first.name):
         made.random_access("train")
     first.write_bytes(first_content)
     second.unlink()
-    with pytest.raises(UserError, match=f"{second.name} is missing"):
+    with pytest.raises(UserError, match=second.name):
         made.random_access("train")
     second.write_bytes(second_content)
     assert not any(isinstance(r, Unreadable) for r in made.random_access("train").read(range(9)))
