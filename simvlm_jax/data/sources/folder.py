@@ -8,9 +8,9 @@ import tensorflow as tf
 from simvlm_jax.data.sources.base import Features, Records, Unreadable, attempt
 from simvlm_jax.data.sources.csv_rows import Table
 from simvlm_jax.data.sources.encoding import IMAGE, check_features, encode
-from simvlm_jax.data.sources.folders import Folder, open_folder
 from simvlm_jax.data.sources.json_lines import JSONLines
 from simvlm_jax.data.sources.lines import BOM, LONGEST, decode
+from simvlm_jax.data.sources.named_files import Folder, open_folder
 from simvlm_jax.data.sources.patterns import Patterns, PatternSource
 from simvlm_jax.data.sources.shards import Shard, open_shards
 from simvlm_jax.errors import UserError

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from simvlm_jax.data.sources.base import Features, Unreadable, attempt
 from simvlm_jax.data.sources.cached_text import LARGEST, cached_text
 from simvlm_jax.data.sources.encoding import ABSENT, IMAGE, check_features, encode
-from simvlm_jax.data.sources.folders import Folder, folder_of, open_folder
+from simvlm_jax.data.sources.named_files import Folder, folder_of, open_folder
 from simvlm_jax.data.sources.patterns import Patterns, PatternSource, placed
 from simvlm_jax.data.sources.shards import FileShard
 

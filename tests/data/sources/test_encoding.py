@@ -40,6 +40,17 @@ def test_lists():
     assert made("only", tf.io.FixedLenFeature([1], tf.string)).tolist() == [b"only"]
 
 
+def test_any_number_of_values():
+    several = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+    check_features("letters", {"x": several})
+    assert made(["a", "b", "a"], several).tolist() == [b"a", b"b", b"a"]
+    assert made("only", several).tolist() == [b"only"]
+    for nothing in ([], None, ABSENT):
+        assert made(nothing, several).tolist() == []
+    with pytest.raises(BadRecord, match="the field x is not text"):
+        made(["a", None], several)
+
+
 def test_defaults():
     with_default = tf.io.FixedLenFeature([], tf.int64, default_value=7)
     assert made(None, with_default) == made(ABSENT, with_default) == 7
@@ -86,6 +97,8 @@ def test_numbers_in_tables():
     "feature",
     [
         tf.io.VarLenFeature(tf.string),
+        tf.io.FixedLenSequenceFeature([2], tf.string, allow_missing=True),
+        tf.io.FixedLenSequenceFeature([], tf.string),
         tf.io.FixedLenFeature([2, 2], tf.int64),
         tf.io.FixedLenFeature([], tf.int32),
     ],
