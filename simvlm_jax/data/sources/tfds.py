@@ -33,7 +33,9 @@ class TFDSSource(RecordSource):
           name: of the data set, as for `tfds.load`: "coco_captions", "c4/en:3.1.0".
           splits: name of a split here -> its name in the data set.
           features: serialized names, with / between levels: `image`, `captions/text`.
-          data_dir: tensorflow-datasets' folder, relative to the data folder; by default its own.
+          data_dir: tensorflow-datasets' folder, relative to the data folder or a URL; by default
+            its own. What is there is described by tensorflow-datasets, by means of its own: for a
+            bucket of Google's, TensorFlow's. Shards in a bucket must be TFRecords.
         """
         super().__init__(name, list(splits), features)
         self._names, self._folder = dict(splits), data_dir
@@ -79,6 +81,7 @@ class TFDSSource(RecordSource):
         return splits[name]
 
     def _builder(self) -> "tensorflow_datasets.core.DatasetBuilder":
+        import tensorflow as tf
         import tensorflow_datasets as tfds
         from google.protobuf import json_format
 
@@ -92,6 +95,14 @@ class TFDSSource(RecordSource):
                 f"{folder or 'the folder of tensorflow-datasets'}; run `tfds build "
                 f"{self._name}{place} --file_format={ARRAY_RECORD}`."
             ) from None
-        except (ValueError, OSError, AssertionError, json_format.ParseError) as error:
+        except KeyError:  # of its table of stores
+            raise UserError(
+                f"The data set {self._name} lies in {folder}, a store that tensorflow-datasets "
+                "does not know; copy it into another."
+            ) from None
+        except (
+            *(ValueError, OSError, AssertionError, NotImplementedError),
+            *(json_format.ParseError, tf.errors.OpError),
+        ) as error:
             cause = str(error).partition("\n")[0].rstrip(".")
             raise UserError(f"The data set {self._name} cannot be opened: {cause}.") from None

@@ -1,9 +1,10 @@
-"""Rows, tables, texts and folders in a bucket: the same records as from this machine's files."""
+"""Rows, tables, texts, folders and TFDS in a bucket: the same records as from local files."""
 
 import csv
 import gzip
 import json
 
+import etils.epath.gpath
 import fsspec
 import pyarrow as pa
 import pytest
@@ -16,6 +17,7 @@ from simvlm_jax.data import sources
 from simvlm_jax.data.sources import Unreadable, cached_text, files, named_files
 from simvlm_jax.data.testing_records import draw
 from simvlm_jax.errors import UserError
+from tfds_writer import write_tfds
 
 STRING = tf.io.FixedLenFeature([], tf.string)
 PAIR = {"image/encoded": STRING, "caption": STRING}
@@ -264,3 +266,29 @@ def test_parquet_is_read_by_ranges_and_watched(store, tmp_path):
 def test_what_is_not_there(store, name):
     with pytest.raises(UserError, match="There is no file gs://|nothing is found at gs://"):
         MAKERS[name](f"{BUCKET}/{name}").random_access("train")
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_a_data_set_of_tfds_in_a_bucket(store, tmp_path, monkeypatch, file_format):
+    folder = tmp_path / "prepared"
+    write_tfds(folder, {"text": "text"}, [{"text": caption} for caption in CAPTIONS], file_format)
+    upload(store, folder)
+    features = {"text": STRING}
+    wanted = sources.TFDSSource("own", {"train": "train"}, features, str(folder))
+    # TensorFlow's client, which would be taken for a bucket of Google's, knows no stand-in.
+    monkeypatch.setattr(etils.epath.gpath, "_is_tf_installed", lambda: False)
+    made = sources.TFDSSource("own", {"train": "train"}, features, BUCKET)
+    if file_format == "array_record":
+        with pytest.raises(UserError, match="gs://bucket/set/own.* cannot be read by index"):
+            made.random_access("train")
+    else:
+        expected = wanted.random_access("train").read(range(5))
+        assert made.random_access("train").read(range(5)) == expected
+    with pytest.raises(UserError, match="data set another is not prepared in gs://bucket/set"):
+        sources.TFDSSource("another", {"train": "train"}, features, BUCKET).random_access("train")
+
+
+def test_a_store_that_tfds_does_not_know():
+    made = sources.TFDSSource("own", {"train": "train"}, {"text": STRING}, "nowhere://bucket")
+    with pytest.raises(UserError, match="nowhere://bucket, a store that"):
+        made.random_access("train")
