@@ -39,6 +39,7 @@ class Store:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or a body waits 40 ms for the answer to its head
 
     def do_GET(self):  # noqa: N802  the library's name
         address = urllib.parse.urlsplit(self.path)
