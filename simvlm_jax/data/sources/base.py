@@ -177,14 +177,12 @@ class RecordSource(seqio.DataSource, abc.ABC):
         return {**identity, **tf.io.parse_single_example(serialized, self._features)}
 
     def placeholder(self) -> bytes:
-        """Returns a record for the place of a bad one: all empty or 0, no value where any number.
+        """Returns a record with every feature, all empty or 0, for the place of a bad one.
 
-        Whatever a task makes of it weighs nothing, but the task must be able to make it.
+        Where any number of values may be, it has one.
         """
         example = tf.train.Example()
         for name, feature in self._features.items():
-            if isinstance(feature, tf.io.FixedLenSequenceFeature):
-                continue
             count = int(np.prod(feature.shape, dtype=int))
             values = example.features.feature[name]
             if feature.dtype == tf.string:

@@ -13,6 +13,7 @@ from simvlm_jax.data.sources.files import (
     Files,
     file_size,
     is_local,
+    reason,
     remote_names,
     split_query,
 )
@@ -145,7 +146,7 @@ class RemoteFolder(Folder):
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise UserError(f"{path} cannot be reached: {error}.") from error
+            raise UserError(f"{path} cannot be reached: {reason(error)}.") from error
         return True
 
     def names(self) -> list[str]:

@@ -126,3 +126,8 @@ def test_a_plain_task_picks_the_same_every_time(tmp_path, data_folder):
         ]
     assert runs[0] == runs[1]
     assert all(caption.decode() in row for caption, row in zip(runs[0], ROWS, strict=True))
+
+
+def test_the_place_of_a_bad_record_has_one_empty_value(tmp_path):
+    made = of_json_lines(tmp_path, ROWS)
+    assert made.parse(made.placeholder(), 0)["captions"].numpy().tolist() == [b""]
