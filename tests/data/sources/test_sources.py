@@ -247,9 +247,8 @@ def test_copies_work(source):
 
 
 def test_importing_them_imports_no_library_for_a_format():
-    code = (
-        "import simvlm_jax.data.sources, sys; print({'pyarrow', 'webdataset'} & set(sys.modules))"
-    )
+    wanted = "{'pyarrow', 'webdataset', 'fsspec', 'gcsfs'} & set(sys.modules)"
+    code = f"import simvlm_jax.data.sources, sys; print({wanted})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 
