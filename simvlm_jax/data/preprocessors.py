@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from simvlm_jax.data.mapping import map_examples
 from simvlm_jax.data.prefix import Lengths, close, limits, lm, prefix_lm
-from simvlm_jax.data.seeds import augmentation_seed
+from simvlm_jax.data.seeds import CHOICE, augmentation_seed, example_key, uniform_integer
 from simvlm_jax.data.span_corruption import span_corruption
 from simvlm_jax.errors import UserError
 
@@ -78,6 +78,39 @@ def from_record(
         return {**kept, **made}
 
     return map_examples(dataset, convert)
+
+
+def pick_one(dataset: tf.data.Dataset, field: str) -> tf.data.Dataset:
+    """Keeps one of several values of a field: one of an image's captions, of a question's answers.
+
+    Which one is a function of (seed, epoch, example id): another one from epoch to epoch, each as
+    often as the others in the long run, and the same on any number of hosts. Two fields with as
+    many values keep those of the same place, so that lists side by side stay together.
+
+    Args:
+      dataset: records with an integer `id`.
+      field: with any number of values, shape [n] (FixedLenSequenceFeature in the source).
+
+    Returns:
+      The dataset, of that field a scalar: empty or 0 where it had no value.
+
+    Raises:
+      UserError: the records lack the field, or it is no list, or they have no `id`.
+    """
+
+    def pick(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        values = _field(example, field)
+        if values.shape.rank != 1:
+            raise UserError(
+                f"The field {field!r} has the shape {values.shape} and not several values; make it "
+                "a FixedLenSequenceFeature of the source."
+            )
+        last = tf.maximum(tf.size(values) - 1, 0)
+        with_spare = tf.concat([values, tf.zeros([1], values.dtype)], axis=0)
+        chosen = with_spare[uniform_integer(example_key(example, CHOICE), 0, last)]
+        return {**example, field: chosen}
+
+    return map_examples(dataset, pick)
 
 
 def source_to_target(

@@ -12,7 +12,7 @@ import tensorflow as tf
 from simvlm_jax.errors import UserError
 
 # One number per use: draws of different uses are independent of one another.
-PREFIX, IMAGE, SPANS = 1, 2, 3
+PREFIX, IMAGE, SPANS, CHOICE = 1, 2, 3, 4
 # Odd 64-bit numbers without a pattern (SplitMix64's), as int64: no small seed, epoch or id makes up
 # for a step of another.
 PHILOX = 1  # tf.random.Algorithm.PHILOX
@@ -25,7 +25,7 @@ def example_key(example: Mapping[str, tf.Tensor], stream: int) -> tf.Tensor:
     Args:
       example: a record with an integer `id`, and `seed` and `epoch` where a training stream put
         them (both count as 0 where it did not).
-      stream: which use: PREFIX, IMAGE or SPANS.
+      stream: which use: PREFIX, IMAGE, SPANS or CHOICE.
 
     Returns:
       int64 [2], a seed for `tf.random.stateless_*`.

@@ -3,7 +3,14 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from simvlm_jax.data.preprocessors import OBJECTIVES, fill, from_record, objective, source_to_target
+from simvlm_jax.data.preprocessors import (
+    OBJECTIVES,
+    fill,
+    from_record,
+    objective,
+    pick_one,
+    source_to_target,
+)
 from simvlm_jax.errors import UserError
 
 VOCABULARY = seqio.ByteVocabulary(extra_ids=20)
@@ -68,6 +75,57 @@ def test_sides_are_cut_and_a_cut_target_has_no_end():
 
 def test_an_empty_target_teaches_nothing():
     assert sides("abc", "", {"inputs": 3, "targets": 4})["targets"].size == 0
+
+
+def picks(field="captions", epochs=300, **fields):
+    """What is picked of one record, epoch after epoch."""
+    count = tf.data.Dataset.range(epochs)
+    examples = count.map(lambda epoch: {"id": 7, "seed": 3, "epoch": epoch, **fields})
+    return [example[field] for example in pick_one(examples, field).as_numpy_iterator()]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_each_of_several_values_is_picked_as_often(count):
+    values = [f"caption {n}".encode() for n in range(count)]
+    epochs = 300 * count
+    picked = picks(epochs=epochs, captions=values)
+    shares = np.array([picked.count(value) for value in values]) / epochs
+    assert sum(shares) == 1
+    np.testing.assert_allclose(shares, 1 / count, atol=4 * (1 / count / epochs) ** 0.5)
+    if count > 1:
+        follows = np.mean([one == other for one, other in zip(picked, picked[1:], strict=False)])
+        assert follows == pytest.approx(1 / count, abs=4 * (1 / count / epochs) ** 0.5)
+
+
+def test_examples_and_seeds_pick_for_themselves():
+    def of(identities, seeds):
+        pairs = tf.data.Dataset.from_tensor_slices((list(identities), list(seeds)))
+        examples = pairs.map(lambda identity, seed: {
+            "id": identity, "seed": seed, "captions": tf.range(50)})  # fmt: skip
+        picked = pick_one(examples, "captions").as_numpy_iterator()
+        return [int(example["captions"]) for example in picked]
+
+    assert len(set(of([1] * 9, [0] * 9))) == 1
+    assert len(set(of(range(40), [0] * 40))) > 20
+    assert len(set(of([1] * 40, range(40)))) > 20
+
+
+def test_lists_side_by_side_stay_together():
+    numbers = picks("numbers", numbers=[0, 1, 2])
+    letters = picks("letters", letters=["a", "b", "c"])
+    assert [b"abc"[number : number + 1] for number in numbers] == letters
+
+
+def test_of_no_value_there_is_an_empty_one():
+    assert picks(epochs=2, captions=tf.zeros([0], tf.string)) == [b"", b""]
+    assert picks(epochs=1, captions=tf.zeros([0], tf.int64)) == [0]
+
+
+def test_a_field_that_is_no_list_cannot_be_picked_of():
+    with pytest.raises(UserError, match=r"'caption/en' has the shape \(\) .*FixedLenSequence"):
+        pick_one(records(), "caption/en")
+    with pytest.raises(UserError, match="no field 'captions'"):
+        pick_one(records(), "captions")
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))

@@ -10,6 +10,7 @@ from array_record.python import array_record_module
 
 from simvlm_jax.data.paths import data_dir, shard_paths
 from simvlm_jax.data.sources.base import Features, Records, RecordSource, Unreadable
+from simvlm_jax.data.sources.files import is_local
 from simvlm_jax.errors import UserError
 
 # Read-ahead helps only sequential reading of large groups; our files have one record per group.
@@ -43,6 +44,11 @@ class ArrayRecords(Records):
 
 
 def _open(path: str) -> array_record_module.ArrayRecordReader:
+    if not is_local(path):
+        raise UserError(
+            f"{path} cannot be read by index, as ArrayRecord files are opened by name on this "
+            "machine; mount the bucket, copy the file, or write TFRecord shards."
+        )
     reader = array_record_module.ArrayRecordReader(path, READER_OPTIONS)
     if not reader.ok():  # the library itself stays silent and reports no records
         raise UserError(f"{path} is not a readable ArrayRecord file; prepare the data again.")

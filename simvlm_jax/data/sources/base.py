@@ -8,7 +8,8 @@ import abc
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seqio
@@ -18,7 +19,8 @@ from simvlm_jax.data.python_calls import numpy_function
 from simvlm_jax.errors import UserError
 
 READ_AT_ONCE = 64
-Features = Mapping[str, tf.io.FixedLenFeature]
+# FixedLenSequenceFeature([], dtype, allow_missing=True): any number of values, also none.
+Features = Mapping[str, tf.io.FixedLenFeature | tf.io.FixedLenSequenceFeature]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,18 @@ class Unreadable:
     """
 
     cause: str
+
+
+class BadRecord(Exception):
+    """What is wrong with one record; it becomes an `Unreadable` of the same words."""
+
+
+def attempt(read: Callable[..., Any], *arguments: Any) -> Any | Unreadable:
+    """Returns what `read` returns, or why it could not."""
+    try:
+        return read(*arguments)
+    except BadRecord as bad:
+        return Unreadable(str(bad))
 
 
 class Records(abc.ABC):
@@ -107,8 +121,9 @@ class RecordSource(seqio.DataSource, abc.ABC):
         Args:
           name: what sentences call it.
           splits: names of its splits.
-          features: what to parse from each record. Where there is no `id` among them, a record's
-            index in its split is its `id`.
+          features: what to parse from each record, one value or a fixed number (FixedLenFeature)
+            or any number (FixedLenSequenceFeature with allow_missing). Where there is no `id` among
+            them, a record's index in its split is its `id`.
         """
         super().__init__(splits=splits, performs_internal_shuffling=True)
         self._name = name
@@ -177,7 +192,10 @@ class RecordSource(seqio.DataSource, abc.ABC):
         }
 
     def placeholder(self) -> bytes:
-        """Returns a record with every feature, all empty or 0, for the place of a bad one."""
+        """Returns a record with every feature, all empty or 0, for the place of a bad one.
+
+        Where any number of values may be, it has one.
+        """
         example = tf.train.Example()
         for name, feature in self._features.items():
             count = int(np.prod(feature.shape, dtype=int))

@@ -10,12 +10,12 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from simvlm_jax.data.sources.base import Features, Records
-from simvlm_jax.data.sources.encoding import encode, parse_number
-from simvlm_jax.data.sources.json_lines import RowSource, with_image
+from simvlm_jax.data.sources.base import BadRecord, Features, Records
+from simvlm_jax.data.sources.encoding import parse_number
 from simvlm_jax.data.sources.lines import BLOCK, LONGEST, decode, read_span, skip_bom
-from simvlm_jax.data.sources.lists import Patterns
-from simvlm_jax.data.sources.local import BadRecord, FileShard, Folder, ShardRecords
+from simvlm_jax.data.sources.patterns import Patterns
+from simvlm_jax.data.sources.rows import RowShard, RowSource
+from simvlm_jax.data.sources.shards import open_shards
 from simvlm_jax.errors import UserError
 
 
@@ -37,10 +37,10 @@ class CSVSource(RowSource):
 
         Args:
           name: what sentences call it.
-          splits: each split's files: paths or glob patterns, relative to the data folder.
+          splits: of each split, its files as `find_shards` takes them.
           features: of the records, one value each. `image/encoded` is the content of an image file.
-          images: the folder that image paths start from, relative to the data folder; by default
-            the folder of the table. None may leave it.
+          images: the folder that image paths start from, relative to the data folder or a URL; by
+            default the folder of the table. None may leave it.
           image_field: the column that holds the image's path.
           fields: feature name -> column of the header; by default they are equal.
           delimiter: between columns, one ASCII character; for TSV "\t".
@@ -57,11 +57,9 @@ class CSVSource(RowSource):
 
     def open(self, shards: Sequence[str]) -> Records:
         """Opens tables for reading by index, in one pass over each."""
-        return ShardRecords(
-            [
-                Table(path, self._features, self._fields, self._folder(path), self._form)
-                for path in shards
-            ]
+        return open_shards(
+            lambda path: Table(path, self._features, self._fields, self.folder(path), self._form),
+            shards,
         )
 
 
@@ -89,7 +87,7 @@ class Form:
             ) from None
 
 
-class Table(FileShard):
+class Table(RowShard):
     """One table."""
 
     def __init__(
@@ -97,26 +95,24 @@ class Table(FileShard):
         path: str,
         features: Features,
         fields: Mapping[str, str],
-        folder: Folder | None = None,
+        folder: str | None = None,
         form: Form | None = None,
-        name: str | None = None,
     ):
         """Reads the header and finds the rows.
 
         Args:
-          path: the file.
+          path: the file, as `cached_text` takes it.
           features: of the records.
           fields: feature name -> column.
-          folder: where images are, if there are any.
+          folder: path of the folder of the images, if the features have one.
           form: how it is written; by default CSV.
-          name: what the shard is called, if not as the file.
 
         Raises:
           UserError: the file cannot be read, or its header lacks a column or has it twice.
         """
-        super().__init__(path, name)
-        self._features, self._folder, self._form = features, folder, form or Form()
-        self._labels = {key: f"the column {fields[key]}" for key in features}
+        labels = {key: f"the column {fields[key]}" for key in features}
+        super().__init__(path, features, labels, folder)
+        self._form = form or Form()
         with self.opening() as file:
             self._starts = row_starts(file, self._form)
             if not len(self._starts):
@@ -137,8 +133,8 @@ class Table(FileShard):
         """Returns the number of rows that are not blank, without the header."""
         return len(self._starts) - 1
 
-    def record(self, file: BinaryIO, position: int) -> bytes:
-        """Reads a row, and the image that it names."""
+    def record(self, file: BinaryIO, position: int) -> dict[str, object]:
+        """Reads the values of a row."""
         row = self._form.values(self._row(file, position + 1))
         if len(row) != self._width:
             raise BadRecord("the row has another number of columns than the header")
@@ -146,7 +142,7 @@ class Table(FileShard):
         for key, feature in self._features.items():
             if feature.dtype != tf.string:
                 values[key] = parse_number(values[key], feature.dtype, self._labels[key])
-        return encode(with_image(values, self._folder), self._features, self._labels)
+        return values
 
     def _row(self, file: BinaryIO, position: int) -> bytes:
         return read_span(file, self._starts, position, self.file.size).rstrip(b"\r\n")

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from simvlm_jax.data.sources.base import Features
-from simvlm_jax.data.sources.local import BadRecord
+from simvlm_jax.data.sources.base import BadRecord, Features
 from simvlm_jax.errors import UserError
 
 IMAGE = "image/encoded"
@@ -25,18 +24,20 @@ def check_features(name: str, features: Features) -> None:
       features: what its records should have.
 
     Raises:
-      UserError: a feature that is not one value or a fixed number of them, of text, int64 or
-        float32.
+      UserError: a feature that is not one value, a fixed number or any number of them, of text,
+        int64 or float32.
     """
     for key, feature in features.items():
+        any_number = isinstance(feature, tf.io.FixedLenSequenceFeature) and feature.allow_missing
         if (
-            not isinstance(feature, tf.io.FixedLenFeature)
+            not (any_number or isinstance(feature, tf.io.FixedLenFeature))
             or feature.dtype not in (tf.string, tf.int64, tf.float32)
-            or len(feature.shape) > 1
+            or len(feature.shape) > (0 if any_number else 1)
         ):
             raise UserError(
                 f"The feature {key!r} of {name} is {feature}; use a FixedLenFeature of shape [] or "
-                "[n], of tf.string, tf.int64 or tf.float32."
+                "[n], or for any number of values FixedLenSequenceFeature([], dtype, "
+                "allow_missing=True), of tf.string, tf.int64 or tf.float32."
             )
 
 
@@ -47,7 +48,7 @@ def encode(values: Mapping[str, object], features: Features, labels: Mapping[str
       values: by feature name: text, bytes, an integer, a float, or a list of these; None where
         the row has a null, ABSENT (or nothing) where it lacks the field.
       features: what the record should have. A null or absent one takes its `default_value`, if it
-        has one.
+        has one, and is empty where it may have any number of values.
       labels: what sentences call each, for example "the column caption".
 
     Returns:
@@ -59,12 +60,13 @@ def encode(values: Mapping[str, object], features: Features, labels: Mapping[str
     example = tf.train.Example()
     for name, feature in features.items():
         value, label = values.get(name, ABSENT), labels[name]
+        any_number = isinstance(feature, tf.io.FixedLenSequenceFeature)
         if value is None or value is ABSENT:
-            if feature.default_value is not None:
+            if feature.default_value is not None or any_number:
                 continue
             raise BadRecord(f"{label} is {'null' if value is None else 'missing'}")
         items = value if isinstance(value, list) else [value]
-        if len(items) != math.prod(feature.shape):
+        if not any_number and len(items) != math.prod(feature.shape):
             raise BadRecord(f"{label} has not just {math.prod(feature.shape)} values")
         _fill(example.features.feature[name], feature.dtype, items, label)
     return example.SerializeToString(deterministic=True)

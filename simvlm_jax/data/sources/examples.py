@@ -26,13 +26,15 @@ def fault_of(data: bytes, features: Features) -> Unreadable | None:
     present = example.features.feature
     for name, feature in features.items():
         kind = present[name].WhichOneof("kind") if name in present else None
+        any_number = isinstance(feature, tf.io.FixedLenSequenceFeature)
         if kind is None:
-            if feature.default_value is None:
+            if feature.default_value is None and not any_number:
                 return Unreadable(f"the record has no field {name!r}")
             continue
         if kind != _kind(feature.dtype):
             return Unreadable(f"the field {name!r} has another type")
-        if len(getattr(present[name], kind).value) != np.prod(feature.shape, dtype=int):
+        count = len(getattr(present[name], kind).value)
+        if not any_number and count != np.prod(feature.shape, dtype=int):
             return Unreadable(f"the field {name!r} has another number of values")
     # TensorFlow's parser is stricter about what is in no schema, as damage leaves it.
     example.DiscardUnknownFields()

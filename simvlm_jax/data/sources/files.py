@@ -1,4 +1,4 @@
-"""Files by path, local or in any store that fsspec knows: sizes, byte ranges, reading in order.
+"""Files by path, local or in any store that fsspec knows: sizes, byte ranges, whole files.
 
 Local files are read without fsspec, which would open them anew for every range.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from simvlm_jax.data.sources.base import Unreadable
+from simvlm_jax.data.sources.base import BadRecord, Unreadable
 from simvlm_jax.data.sources.descriptors import Descriptors
 from simvlm_jax.errors import UserError
 
@@ -31,6 +31,15 @@ _PACKAGES = {
     "gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "http": "aiohttp",
     "https": "aiohttp", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs", "hf": "huggingface_hub",
 }  # fmt: skip
+# By what stores tell one content of a file from another, the surest first.
+_VERSIONS = (
+    "md5Hash", "crc32c", "blob_id", "ETag", "etag", "Content-MD5", "Digest", "generation",
+    "LastModified", "Last-Modified", "last_modified", "updated", "mtime", "created",
+)  # fmt: skip
+
+
+class ReadError(BadRecord, OSError):
+    """A store did not give what it was asked for."""
 
 
 class Files:
@@ -40,11 +49,12 @@ class Files:
         """Opens nothing yet."""
         self._descriptors = Descriptors()
 
-    def read(self, ranges: Sequence[Range]) -> list[bytes | Unreadable]:
+    def read(self, ranges: Sequence[Range], exact: bool = True) -> list[bytes | Unreadable]:
         """Reads ranges, those of one remote store all at once.
 
         Args:
           ranges: (path, offset, length) each, length in bytes.
+          exact: a file that ends within a range is a fault; else what it has is enough.
 
         Returns:
           In their order, exactly `length` bytes, or why there are none.
@@ -53,25 +63,68 @@ class Files:
         remote = []
         for slot, (path, offset, length) in enumerate(ranges):
             if is_local(path):
-                found[slot] = self._read_local(path, offset, length)
+                found[slot] = self._read_local(path, offset, length, exact)
             elif length:  # a range of no bytes cannot be asked for
                 remote.append(slot)
         for pause in (RETRY_SECONDS, None):
-            for slot, data in zip(remote, _read_remote([ranges[s] for s in remote]), strict=True):
+            answers = _read_remote([ranges[slot] for slot in remote], exact)
+            for slot, data in zip(remote, answers, strict=True):
                 found[slot] = data
             remote = [slot for slot in remote if found[slot] is NO_ANSWER]
             if remote and pause:
                 time.sleep(pause)
         return found
 
-    def _read_local(self, path: str, offset: int, length: int) -> bytes | Unreadable:
+    def _read_local(self, path: str, offset: int, length: int, exact: bool) -> bytes | Unreadable:
         try:
             data = self._descriptors.read(path, offset, length)
         except FileNotFoundError:
             return VANISHED
         except OSError:
             return NO_ANSWER
-        return data if len(data) == length else ENDS_EARLY
+        return data if len(data) == length or not exact else ENDS_EARLY
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file that is read range by range: the stores' own files wait for ever."""
+
+    def __init__(self, path: str, size: int):
+        """Takes the path and the size in bytes; nothing is asked for yet."""
+        self._path, self._size, self._position, self._files = path, size, 0, Files()
+
+    def readable(self) -> bool:
+        """Says that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Says that any place can be read."""
+        return True
+
+    def tell(self) -> int:
+        """Returns the place of the next byte."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Goes to a place and returns it."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"place {start + offset} of a file")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, target: memoryview) -> int:
+        """Fills as much of `target` as the file has.
+
+        Raises:
+          ReadError: the store gives something else, or no answer.
+        """
+        length = max(0, min(len(target), self._size - self._position))
+        (data,) = self._files.read([(self._path, self._position, length)])
+        if isinstance(data, Unreadable):
+            raise ReadError(data.cause)
+        target[:length] = data
+        self._position += length
+        return length
 
 
 def is_local(path: str) -> bool:
@@ -79,8 +132,22 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
+def split_query(path: str) -> tuple[str, str, str]:
+    """Splits a URL of the web before its question mark, which in other paths is a letter."""
+    return path.partition("?") if path.startswith("http") else (path, "", "")
+
+
 def file_size(path: str) -> int:
-    """Returns the size of a file in bytes, as it is now.
+    """Returns the size of a file in bytes, as it is now; it raises what `file_state` raises."""
+    return file_state(path)[0]
+
+
+def file_state(path: str) -> tuple[int, str]:
+    """Tells what a file is now.
+
+    Returns:
+      Its size in bytes, and what differs when its content does: the time of its last change (in
+      nanoseconds, of a local file), or what its store has: a checksum, tag or time, or nothing.
 
     Raises:
       FileNotFoundError: there is none.
@@ -91,14 +158,15 @@ def file_size(path: str) -> int:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is not a file")
-        return status.st_size
+        return status.st_size, str(status.st_mtime_ns)
     system, name = _file_system(path)
     with _as_os_error():
         system.invalidate_cache()  # or a listing from before would answer
         information = system.info(name, **_patience(system))
     if information.get("type") == "directory" or information.get("size") is None:
         raise OSError("it has no size")
-    return information["size"]
+    version = next((information[key] for key in _VERSIONS if information.get(key)), "")
+    return information["size"], str(version)
 
 
 @contextlib.contextmanager
@@ -114,8 +182,7 @@ def open_in_order(path: str) -> Iterator[BinaryIO]:
         with open(path, "rb", buffering=LOCAL_BUFFER) as file:
             yield file
         return
-    # The stores' own files wait without end for an answer.
-    with io.BufferedReader(_InOrder(path), REMOTE_BUFFER) as file:
+    with io.BufferedReader(RemoteFile(path, file_size(path)), REMOTE_BUFFER) as file:
         yield file
 
 
@@ -146,22 +213,27 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def cache_path(path: str, suffix: str) -> str:
+def cache_path(path: str, kind: str, suffix: str, version: str = "") -> str:
     """Returns where this machine keeps what it made of a file that it cannot write beside.
+
+    Nothing is ever deleted there.
 
     Args:
       path: of that file; another path gives another place.
+      kind: of what was made, the name of a folder.
       suffix: the ending.
+      version: of that file; another one gives another place.
     """
     folder = Path(os.environ.get(CACHE_DIR_VARIABLE) or DEFAULT_CACHE_DIR).expanduser()
     whole = os.path.abspath(path) if is_local(path) else path
     readable = re.sub(r"[^\w.-]", "_", whole.rsplit("/", 1)[-1])[-80:]
-    digest = hashlib.sha256(whole.encode(errors="surrogateescape")).hexdigest()
-    return str(folder / "indexes" / f"{readable}-{digest[:16]}{suffix}")
+    identity = f"{whole}\0{version}" if version else whole
+    digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()
+    return str(folder / kind / f"{readable}-{digest[:16]}{suffix}")
 
 
-def remote_glob(pattern: str) -> list[str]:
-    """Returns the files of a store that match a glob, with the scheme.
+def remote_glob(pattern: str, folders: bool = False) -> list[str]:
+    """Returns the files of a store, or its folders, that match a glob, with the scheme.
 
     Raises:
       UserError: the store does not answer, or its file system is not installed.
@@ -176,12 +248,32 @@ def remote_glob(pattern: str) -> list[str]:
     except OSError as error:
         raise UserError(f"{pattern} cannot be listed: {reason(error)}.") from error
     scheme = pattern.split("://", 1)[0]
-    names = [name for name, entry in found.items() if entry.get("type") != "directory"]
+    names = [n for n, entry in found.items() if (entry.get("type") == "directory") == folders]
     # In memory, names begin with a slash; in buckets they do not.
     return [f"{scheme}://{name.split('://', 1)[-1].lstrip('/')}" for name in names]
 
 
-def _read_remote(ranges: Sequence[Range]) -> list[bytes | Unreadable]:
+def remote_names(folder: str) -> list[str]:
+    """Returns the paths of all files below a place in a store, from there on.
+
+    Raises:
+      UserError: the store lists no files or does not answer, or its file system is not installed.
+    """
+    if folder.startswith("http"):
+        raise UserError(f"{folder} cannot be listed, as web servers list no files; name them.")
+    system, root = _file_system(folder)
+    try:
+        with _as_os_error():
+            system.invalidate_cache()
+            found = system.find(root, **_patience(system))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed: {reason(error)}.") from error
+    return [name.removeprefix(root.rstrip("/") + "/") for name in found]
+
+
+def _read_remote(ranges: Sequence[Range], exact: bool) -> list[bytes | Unreadable]:
     found: list[bytes | Unreadable] = [b""] * len(ranges)
     groups: dict[int, tuple[Any, list[tuple[int, str]]]] = {}
     for slot, (path, _, _) in enumerate(ranges):
@@ -196,22 +288,25 @@ def _read_remote(ranges: Sequence[Range]) -> list[bytes | Unreadable]:
         except Exception as error:  # stores raise what their clients raise
             answers = [error] * len(named)
         for (slot, _), answer in zip(named, answers, strict=True):
-            found[slot] = _judged(ranges[slot], answer)
+            found[slot] = _judged(ranges[slot], answer, exact)
     return found
 
 
-def _judged(wanted: Range, answer: bytes | Exception) -> bytes | Unreadable:
+def _judged(wanted: Range, answer: bytes | Exception, exact: bool) -> bytes | Unreadable:
     path, offset, length = wanted
     if isinstance(answer, bytes):
-        return answer if len(answer) == length else ENDS_EARLY
+        return answer if len(answer) == length or not exact else ENDS_EARLY
     if isinstance(answer, FileNotFoundError):
         return VANISHED
     try:  # a range behind the end is an error of another kind in every store
-        return ENDS_EARLY if file_size(path) < offset + length else NO_ANSWER
+        size = file_size(path)
     except FileNotFoundError:
         return VANISHED
     except OSError:
         return NO_ANSWER
+    if not exact:
+        return b"" if size <= offset else NO_ANSWER
+    return ENDS_EARLY if size < offset + length else NO_ANSWER
 
 
 def _file_system(path: str) -> tuple[Any, str]:
@@ -246,23 +341,3 @@ def _as_os_error() -> Iterator[None]:
 def _patience(system: Any) -> dict[str, float]:
     # Clients wait without end by default; those that run a loop can be told not to.
     return {"timeout": ANSWER_SECONDS} if system.async_impl else {}
-
-
-class _InOrder(io.RawIOBase):
-    """A remote file, read range by range."""
-
-    def __init__(self, path: str):
-        self._path, self._files = path, Files()
-        self._position, self._size = 0, file_size(path)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: memoryview) -> int:
-        length = min(len(target), self._size - self._position)
-        (data,) = self._files.read([(self._path, self._position, length)])
-        if isinstance(data, Unreadable):
-            raise OSError(data.cause)
-        target[:length] = data
-        self._position += length
-        return length

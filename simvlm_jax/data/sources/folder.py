@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from simvlm_jax.data.paths import data_dir
-from simvlm_jax.data.sources.base import Features, Records, RecordSource, Unreadable
+from simvlm_jax.data.sources.base import Features, Records, Unreadable, attempt
 from simvlm_jax.data.sources.csv_rows import Table
 from simvlm_jax.data.sources.encoding import IMAGE, check_features, encode
 from simvlm_jax.data.sources.json_lines import JSONLines
 from simvlm_jax.data.sources.lines import BOM, LONGEST, decode
-from simvlm_jax.data.sources.local import Folder, Shard, ShardRecords, attempt
+from simvlm_jax.data.sources.named_files import Folder, open_folder
+from simvlm_jax.data.sources.patterns import Patterns, PatternSource
+from simvlm_jax.data.sources.shards import Shard, open_shards
 from simvlm_jax.errors import UserError
 
 CAPTION = "caption"
@@ -20,18 +21,21 @@ METADATA = {"metadata.jsonl": JSONLines, "metadata.csv": Table}
 _STRING = tf.io.FixedLenFeature([], tf.string)
 
 
-class FolderSource(RecordSource):
+class FolderSource(PatternSource):
     """Images with their captions: `image/encoded` and `caption`.
 
     A folder with a `metadata.jsonl` or `metadata.csv` (as Hugging Face's imagefolder has them) has
     what these say: `file_name`, `text` and whatever else. Else every image below the folder,
-    sorted by path, has its caption in a file of its name that ends with `.txt`.
+    sorted by path, has its caption in a file of its name that ends with `.txt`. A folder may lie in
+    a bucket; it is listed once, at its opening.
     """
+
+    folders = True
 
     def __init__(
         self,
         name: str,
-        splits: Mapping[str, str | Sequence[str]],
+        splits: Mapping[str, Patterns],
         features: Features | None = None,
         fields: Mapping[str, str] | None = None,
     ):
@@ -39,7 +43,7 @@ class FolderSource(RecordSource):
 
         Args:
           name: what sentences call it.
-          splits: each split's folder, or several, relative to the data folder.
+          splits: of each split, its folders as `find_shards` takes them.
           features: of the records; by default the image and the caption.
           fields: feature name -> name in the metadata, by default `text` for the caption and
             equal ones for others.
@@ -48,52 +52,44 @@ class FolderSource(RecordSource):
           UserError: a feature that a row cannot give.
         """
         features = features or {IMAGE: _STRING, CAPTION: _STRING}
-        super().__init__(name, list(splits), features)
+        super().__init__(name, splits, features)
         check_features(name, features)
-        self._folders = dict(splits)
         self._fields = {key: key for key in features} | {CAPTION: "text"} | dict(fields or {})
         self._fields |= {IMAGE: "file_name"}
 
-    def shards(self, split: str) -> list[str]:
-        """Returns a split's folders, in order."""
-        folders = self._folders[split]
-        return [
-            str(data_dir() / folder)
-            for folder in ([folders] if isinstance(folders, str) else folders)
-        ]
-
     def open(self, shards: Sequence[str]) -> Records:
         """Lists folders, or reads their metadata, for reading by index."""
-        return ShardRecords([self._open(path) for path in shards])
+        return open_shards(self._open, shards)
 
     def _open(self, path: str) -> Shard:
-        folder = Folder(path)
+        folder = open_folder(path)
         for name, opener in METADATA.items():
-            if os.path.exists(os.path.join(path, name)):
-                images = folder if IMAGE in self._features else None
-                return opener(os.path.join(path, name), self._features, self._fields, images)
-        return CaptionedImages(path, self._features)
+            if folder.has(name):
+                return opener(os.path.join(path, name), self._features, self._fields, path)
+        return CaptionedImages(path, folder, self._features)
 
 
 class CaptionedImages(Shard):
     """One folder of images and text files."""
 
-    def __init__(self, path: str, features: Features):
-        """Lists the images; links to folders are not followed.
+    def __init__(self, path: str, folder: Folder, features: Features):
+        """Lists the images.
 
         Args:
-          path: the folder.
+          path: of the folder.
+          folder: the same, opened.
           features: of the records: the image, the caption or both.
 
         Raises:
-          UserError: the folder is missing, has no captioned image, or other features are wanted.
+          UserError: the folder has no captioned image, or other features are wanted.
         """
-        self.name, self._folder, self._features = path, Folder(path), features
+        self.name, self._folder, self._features = path, folder, features
         self._labels = {key: f"the {key}" for key in features}
         others = sorted(set(features) - {IMAGE, CAPTION})
         if others:
             raise UserError(f"{path} has no {' nor '.join(METADATA)} that could hold {others}.")
-        files = sorted(_files(path))
+        # macOS leaves ._dog.jpg beside dog.jpg.
+        files = [name for name in folder.names() if not os.path.basename(name).startswith(".")]
         self._images = [name for name in files if name.lower().endswith(SUFFIXES)]
         if not {_caption(name) for name in self._images} & set(files):
             raise UserError(
@@ -111,26 +107,25 @@ class CaptionedImages(Shard):
         return self._images[position]
 
     def read(self, positions: Sequence[int]) -> list[bytes | Unreadable]:
-        """Reads images and their captions."""
-        return [attempt(self._read, self._images[position]) for position in positions]
-
-    def _read(self, name: str) -> bytes:
-        values: dict[str, object] = {}
+        """Reads images and their captions, all at once."""
+        names = [self._images[position] for position in positions]
+        values: dict[str, list[bytes | Unreadable]] = {}
         if IMAGE in self._features:
-            values[IMAGE] = self._folder.read(name)
+            values[IMAGE] = self._folder.read(names)
         if CAPTION in self._features:
-            content = self._folder.read(_caption(name), "caption", LONGEST)
-            values[CAPTION] = decode(content.removeprefix(BOM), "caption").strip()
+            captions = [_caption(name) for name in names]
+            values[CAPTION] = self._folder.read(captions, "caption", LONGEST)
+        rows = [{key: values[key][slot] for key in values} for slot in range(len(names))]
+        return [attempt(self._record, row) for row in rows]
+
+    def _record(self, row: Mapping[str, bytes | Unreadable]) -> bytes | Unreadable:
+        for value in row.values():
+            if isinstance(value, Unreadable):
+                return value
+        values: dict[str, object] = dict(row)
+        if CAPTION in row:
+            values[CAPTION] = decode(row[CAPTION].removeprefix(BOM), "caption").strip()
         return encode(values, self._features, self._labels)
-
-
-def _files(folder: str) -> list[str]:
-    return [
-        os.path.relpath(os.path.join(place, name), folder)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if not name.startswith(".")  # macOS leaves ._dog.jpg beside dog.jpg
-    ]
 
 
 def _caption(image: str) -> str:

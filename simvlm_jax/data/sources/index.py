@@ -25,12 +25,14 @@ from simvlm_jax.data.sources.files import (
     is_local,
     open_in_order,
     reason,
+    split_query,
     written_atomically,
 )
 from simvlm_jax.data.sources.patterns import INDEX_SUFFIX
 from simvlm_jax.errors import UserError
 
 MAGIC, VERSION = b"SimVLMix", 1
+CACHED_KIND = "indexes"
 ENTRY = struct.Struct("<QII")
 LONGEST = (1 << 32) - 1  # what an entry can say; longer records are refused when read
 _HEADER = struct.Struct("<8sI8sQQ")
@@ -94,7 +96,7 @@ def find_index(shard: str, kind: str) -> Index | None:
       UserError: the shard is missing or has changed, or the index is damaged or of another kind.
     """
     size = shard_size(shard)
-    beside, cached = _beside(shard), cache_path(shard, INDEX_SUFFIX)
+    beside, cached = _beside(shard), cache_path(shard, CACHED_KIND, INDEX_SUFFIX)
     try:
         if is_local(shard):
             found = next((path for path in (beside, cached) if os.path.exists(path)), None)
@@ -122,7 +124,7 @@ def make_index(shard: str, kind: str, scan: Scan, stop: threading.Event) -> Inde
         written.
       Stopped: `stop` was set.
     """
-    cached = cache_path(shard, INDEX_SUFFIX)
+    cached = cache_path(shard, CACHED_KIND, INDEX_SUFFIX)
     places = [_beside(shard), cached] if is_local(shard) else [cached]
     for place in places:
         try:
@@ -159,7 +161,7 @@ def _fill(
 
 
 def _beside(shard: str) -> str:
-    path, mark, query = shard.partition("?") if shard.startswith("http") else (shard, "", "")
+    path, mark, query = split_query(shard)
     return path + INDEX_SUFFIX + mark + query
 
 

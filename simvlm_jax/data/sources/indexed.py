@@ -1,27 +1,23 @@
-"""Records and sources over shards that have an index: one reader for every such format."""
+"""Records of shards that have an index: one reader for every such format."""
 
 import abc
-import concurrent.futures
 import os
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, ClassVar
 
 import google_crc32c
 import numpy as np
 
-from simvlm_jax.data.sources.base import Features, Records, RecordSource, Unreadable
+from simvlm_jax.data.sources.base import Records, Unreadable
 from simvlm_jax.data.sources.files import Files
 from simvlm_jax.data.sources.index import ENTRY, Entry, Index, find_index, make_index
-from simvlm_jax.data.sources.patterns import find_shards
+from simvlm_jax.data.sources.opening import open_all
 
 MOST_BYTES = 256 << 20  # of one record; a batch of them is in memory at once
 MISMATCH = Unreadable("the bytes of the record have changed since their checksum was made")
 TOO_LONG = Unreadable(f"the record is longer than {MOST_BYTES >> 20} MiB")
 BAD_ENTRY = Unreadable("the index entry of the record is damaged")
-OPENING_THREADS, INDEXING_THREADS = 32, 8
-PROGRESS_SECONDS = 10.0
+INDEXING_THREADS = 8
 
 
 class IndexedRecords(Records):
@@ -108,63 +104,15 @@ class IndexedRecords(Records):
         return [data if isinstance(data, Unreadable) else self.decode(data) for data in found]
 
 
-class IndexedSource(RecordSource):
-    """A source whose splits are patterns of shards."""
-
-    def __init__(
-        self, name: str, splits: Mapping[str, str | Sequence[str]], features: Features
-    ) -> None:
-        """Describes the source; nothing is looked for yet.
-
-        Args:
-          name: what sentences call it.
-          splits: of each split, its shards as `find_shards` takes them.
-          features: what to parse from each record.
-        """
-        super().__init__(name, tuple(splits), features)
-        self._patterns = {
-            split: patterns if isinstance(patterns, str | os.PathLike) else tuple(patterns)
-            for split, patterns in splits.items()
-        }
-
-    def shards(self, split: str) -> list[str]:
-        """Returns the paths of a split's files, in order."""
-        return find_shards(self._patterns[split], f"The split {split!r} of {self._name}")
-
-
 def _open_indexes(shards: Sequence[str], kind: str, scan: Callable) -> list[Index]:
-    found = _all_of(lambda shard, _: find_index(shard, kind), shards, OPENING_THREADS, "opening")
+    found = open_all(lambda shard, _: find_index(shard, kind), shards, "opening")
     missing = [slot for slot, index in enumerate(found) if index is None]
-    made = _all_of(
+    made = open_all(
         lambda shard, stop: make_index(shard, kind, scan, stop),
         [shards[slot] for slot in missing],
-        min(INDEXING_THREADS, os.cpu_count() or 1),
         "indexing",
+        min(INDEXING_THREADS, os.cpu_count() or 1),
     )
     for slot, index in zip(missing, made, strict=True):
         found[slot] = index
     return found
-
-
-def _all_of(work: Callable, shards: Sequence[str], threads: int, what: str) -> list:
-    """Runs work(shard, stop) for all shards; the first refusal ends it, in the shards' order."""
-    if not shards:
-        return []
-    stop = threading.Event()
-    pool = concurrent.futures.ThreadPoolExecutor(min(threads, len(shards)))
-    try:
-        waiting = futures = [pool.submit(work, shard, stop) for shard in shards]
-        while waiting:
-            done, waiting = concurrent.futures.wait(
-                waiting, PROGRESS_SECONDS, concurrent.futures.FIRST_EXCEPTION
-            )
-            for future in futures:
-                if future in done and future.exception():
-                    raise future.exception()
-            if waiting:
-                count = len(shards) - len(waiting)
-                print(f"{what} shards: {count} of {len(shards)} done", file=sys.stderr)
-        return [future.result() for future in futures]
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from simvlm_jax.data.sources.local import BadRecord
+from simvlm_jax.data.sources.base import BadRecord
 
 BLOCK = 4 << 20  # bytes read at once
 LONGEST = 16 << 20  # bytes of a line

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import tensorflow as tf
 
-from simvlm_jax.data.sources.base import Features, Records, RecordSource, Unreadable
+from simvlm_jax.data.sources.base import BadRecord, Features, Records, Unreadable, attempt
 from simvlm_jax.data.sources.encoding import check_features, encode
-from simvlm_jax.data.sources.lists import Patterns, expand
-from simvlm_jax.data.sources.local import BadRecord, FileShard, ShardRecords, attempt
+from simvlm_jax.data.sources.files import REMOTE_BUFFER, RemoteFile
+from simvlm_jax.data.sources.patterns import Patterns, PatternSource
 from simvlm_jax.data.sources.recent import Recent
+from simvlm_jax.data.sources.shards import FileShard, open_shards
 from simvlm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ DAMAGED = "the bytes of the row group are damaged"
 BYTES = "bytes"  # the part of Hugging Face's images that holds the content; the other is `path`
 
 
-class ParquetSource(RecordSource):
+class ParquetSource(PatternSource):
     """Records in the rows of Parquet files."""
 
     def __init__(
@@ -46,7 +47,7 @@ class ParquetSource(RecordSource):
 
         Args:
           name: what sentences call it.
-          splits: each split's files: paths or glob patterns, relative to the data folder.
+          splits: of each split, its files as `find_shards` takes them.
           features: of the records.
           columns: feature name -> column; by default they are equal. A column holds text, bytes,
             integers, floats, lists of these, or structs with a field `bytes`.
@@ -54,14 +55,9 @@ class ParquetSource(RecordSource):
         Raises:
           UserError: a feature that a row cannot give.
         """
-        super().__init__(name, list(splits), features)
+        super().__init__(name, splits, features)
         check_features(name, features)
-        self._files = dict(splits)
         self._columns = {key: key for key in features} | dict(columns or {})
-
-    def shards(self, split: str) -> list[str]:
-        """Returns the paths of a split's files, in order."""
-        return expand(self._files[split])
 
     def open(self, shards: Sequence[str]) -> Records:
         """Opens files for reading by index; reads their footers only.
@@ -70,10 +66,13 @@ class ParquetSource(RecordSource):
           UserError: a file is damaged, its schema is another, or its row groups are too large.
         """
         groups = Recent(KEPT)
-        opened = [ParquetFile(path, self._features, self._columns, groups) for path in shards]
-        for shard in opened:
-            shard.check_groups()
-        return ShardRecords(opened)
+
+        def open_one(path: str) -> ParquetFile:
+            opened = ParquetFile(path, self._features, self._columns, groups)
+            opened.check_groups()
+            return opened
+
+        return open_shards(open_one, shards)
 
     def rows(self, shard: str) -> Iterator[bytes | Unreadable]:
         """Reads a file from its first row to its last, whatever its row groups: to prepare it.
@@ -114,6 +113,8 @@ class ParquetFile(FileShard):
                 opened = _open(file)
                 self._footer, schema = opened.metadata, opened.schema_arrow
                 row_groups = [self._footer.row_group(i) for i in range(self._footer.num_row_groups)]
+            except BadRecord:
+                raise
             except _errors() as error:
                 cause = str(error).partition("\n")[0]
                 raise UserError(
@@ -193,6 +194,8 @@ class ParquetFile(FileShard):
             yield from _open(file, self._footer).iter_batches(
                 rows, row_groups=[group], columns=self._leaves, use_threads=False
             )
+        except BadRecord:
+            raise
         except _errors():
             raise BadRecord(DAMAGED) from None
 
@@ -212,8 +215,9 @@ def _open(file: BinaryIO, footer: "pyarrow.parquet.FileMetaData | None" = None):
         from pyarrow import parquet
     except ImportError:
         raise UserError("To read Parquet files, run `pip install pyarrow`.") from None
+    buffer = REMOTE_BUFFER if isinstance(file, RemoteFile) else READ_BUFFER
     return parquet.ParquetFile(
-        file, metadata=footer, buffer_size=READ_BUFFER, page_checksum_verification=True
+        file, metadata=footer, buffer_size=buffer, page_checksum_verification=True
     )
 
 
@@ -257,7 +261,7 @@ def _leaf(path: str, schema: "pyarrow.Schema", column: str, feature: tf.io.Fixed
         tf.int64: ("integers", types.is_integer(kind)),
         tf.float32: ("numbers", types.is_floating(kind) or types.is_integer(kind)),
     }[feature.dtype]
-    count = math.prod(feature.shape)
+    count = math.prod(feature.shape)  # where any number will do, a single value will too
     if not fits or (count != 1 and not many):
         wanted = f"lists of {count} {wanted}" if count != 1 else wanted
         raise UserError(f"The column {column!r} of {path} is {found} and should be {wanted}.")

@@ -3,20 +3,47 @@
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from simvlm_jax.data.paths import data_dir
+from simvlm_jax.data.sources.base import Features, RecordSource
 from simvlm_jax.data.sources.files import is_local, remote_glob
 from simvlm_jax.errors import UserError
 
 MOST_SHARDS = 1_000_000
 INDEX_SUFFIX = ".index"
+Patterns = str | Sequence[str]
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)")
 _WILD = re.compile(r"[*?[]")
 
 
-def find_shards(patterns: str | Sequence[str], owner: str) -> list[str]:
+class PatternSource(RecordSource):
+    """A source whose splits are patterns of shards."""
+
+    folders = False  # whether a shard is a folder
+
+    def __init__(self, name: str, splits: Mapping[str, Patterns], features: Features):
+        """Describes the source; nothing is looked for yet.
+
+        Args:
+          name: what sentences call it.
+          splits: of each split, its shards as `find_shards` takes them.
+          features: what to parse from each record.
+        """
+        super().__init__(name, tuple(splits), features)
+        self._patterns = {
+            split: patterns if isinstance(patterns, str | os.PathLike) else tuple(patterns)
+            for split, patterns in splits.items()
+        }
+
+    def shards(self, split: str) -> list[str]:
+        """Returns the paths of a split's shards, in order."""
+        owner = f"The split {split!r} of {self._name}"
+        return find_shards(self._patterns[split], owner, self.folders)
+
+
+def find_shards(patterns: Patterns, owner: str, folders: bool = False) -> list[str]:
     """Lists shards in their order: pattern after pattern, each pattern's files by name.
 
     Example: `["a-{08..10}.tar", "gs://bucket/b-*.tar"]` gives a-08.tar, a-09.tar, a-10.tar of the
@@ -26,6 +53,7 @@ def find_shards(patterns: str | Sequence[str], owner: str) -> list[str]:
       patterns: a path, a glob (`*`, `?`, `[`, `**`), a brace range, or a list of those. A relative
         one lies in the data folder; one with a scheme (`gs://`, `s3://`, `http://`) is as it is.
       owner: whose they are, for sentences, for example "The split 'train' of photos".
+      folders: the shards are folders and not files.
 
     Returns:
       Paths; a local one is absolute where the data folder or the pattern is.
@@ -38,9 +66,9 @@ def find_shards(patterns: str | Sequence[str], owner: str) -> list[str]:
         patterns = [patterns]
     shards = []
     for given in patterns:
-        pattern = _placed(os.fspath(given), owner)
+        pattern = placed(os.fspath(given), owner)
         for path in _expand_braces(pattern, owner):
-            shards += _matches(path, owner)
+            shards += _matches(path, owner, folders)
     if not shards:
         raise UserError(f"{owner} names no files; give a path, a glob or a list of them.")
     seen: set[str] = set()
@@ -51,10 +79,15 @@ def find_shards(patterns: str | Sequence[str], owner: str) -> list[str]:
     return shards
 
 
-def _placed(pattern: str, owner: str) -> str:
+def placed(pattern: str, owner: str) -> str:
+    """Returns where a path lies: a relative one in the data folder, a URL where it says.
+
+    Raises:
+      UserError: it cannot be a path.
+    """
     if "\0" in pattern or not pattern:
         raise UserError(f"{owner} names the file {pattern!r}, which cannot be a path.")
-    pattern = pattern.removeprefix("file://")
+    pattern = pattern.removeprefix("file://").removeprefix("local://")
     return str(data_dir() / os.path.expanduser(pattern)) if is_local(pattern) else pattern
 
 
@@ -80,17 +113,19 @@ def _expand_braces(pattern: str, owner: str) -> list[str]:
     ]
 
 
-def _matches(path: str, owner: str) -> list[str]:
+def _matches(path: str, owner: str, folders: bool) -> list[str]:
     local = is_local(path)
-    if local and os.path.isdir(path):
+    if local and not folders and os.path.isdir(path):
         raise UserError(f"{owner} names the folder {path}; add a pattern for its files.")
     # A query of a URL has a question mark, and web servers list no files.
-    if not _WILD.search(path) or path.startswith("http") or (local and os.path.isfile(path)):
-        return [path]
-    found = glob.glob(path, recursive=True) if local else remote_glob(path)
-    found = sorted(name for name in found if not name.endswith(INDEX_SUFFIX))
+    if not _WILD.search(path) or path.startswith("http") or (local and os.path.exists(path)):
+        return [path.rstrip("/") if folders else path]
     if local:
-        found = [name for name in found if os.path.isfile(name)]
+        is_shard = os.path.isdir if folders else os.path.isfile
+        found = [name for name in glob.glob(path, recursive=True) if is_shard(name)]
+    else:
+        found = remote_glob(path, folders)
+    found = sorted(name for name in found if not name.endswith(INDEX_SUFFIX))
     if not found:
         raise UserError(f"{owner} has no files: nothing is found at {path}.")
     _check_complete(found, owner)

@@ -5,7 +5,8 @@ from typing import BinaryIO
 
 import tensorflow as tf
 
-from simvlm_jax.data.sources.base import Features, Records, RecordSource
+from simvlm_jax.data.sources.base import BadRecord, Features, Records
+from simvlm_jax.data.sources.cached_text import LARGEST, cached_text
 from simvlm_jax.data.sources.encoding import encode
 from simvlm_jax.data.sources.json_lines import JSONLines
 from simvlm_jax.data.sources.lines import (
@@ -16,9 +17,8 @@ from simvlm_jax.data.sources.lines import (
     line_starts,
     read_span,
 )
-from simvlm_jax.data.sources.lists import Patterns, expand
-from simvlm_jax.data.sources.local import BadRecord, FileShard, Shard, ShardRecords
-from simvlm_jax.data.sources.unpacking import LARGEST, unpacked
+from simvlm_jax.data.sources.patterns import Patterns, PatternSource
+from simvlm_jax.data.sources.shards import FileShard, Shard, open_shards
 from simvlm_jax.errors import UserError
 
 TEXT = "text"
@@ -26,7 +26,7 @@ FEATURES: Features = {TEXT: tf.io.FixedLenFeature([], tf.string)}
 SEPARATORS = ("line", "blank")
 
 
-class TextSource(RecordSource):
+class TextSource(PatternSource):
     """Documents: the one feature `text`."""
 
     def __init__(
@@ -41,8 +41,8 @@ class TextSource(RecordSource):
 
         Args:
           name: what sentences call it.
-          splits: each split's files: paths or glob patterns, relative to the data folder. Those
-            that end with .gz or .zst are unpacked into `unpacking.cache_dir()`.
+          splits: of each split, its files as `find_shards` takes them; see `cached_text` for those
+            that are remote or end with .gz or .zst.
           field: the field of JSON lines that holds the text; None for plain text.
           separator: of plain text: "line", every line that is not blank is a document, or "blank",
             blank lines stand between documents.
@@ -51,44 +51,39 @@ class TextSource(RecordSource):
         Raises:
           UserError: an unknown separator.
         """
-        super().__init__(name, list(splits), FEATURES)
+        super().__init__(name, splits, FEATURES)
         if separator not in SEPARATORS:
             raise UserError(
                 f"The separator of {name} is {separator!r}; use one of {', '.join(SEPARATORS)}."
             )
-        self._files, self._field = dict(splits), field
-        self._paragraphs, self._largest = separator == "blank", largest_unpacked
-
-    def shards(self, split: str) -> list[str]:
-        """Returns the paths of a split's files, in order."""
-        return expand(self._files[split])
+        self._field, self._paragraphs = field, separator == "blank"
+        self._largest = largest_unpacked
 
     def open(self, shards: Sequence[str]) -> Records:
         """Opens files for reading by index, in one pass over each, unpacked where they must be."""
-        return ShardRecords([self._open(path) for path in shards])
+        return open_shards(self._open, shards)
 
     def _open(self, path: str) -> Shard:
-        place = unpacked(path, self._largest)
         if self._field is not None:
-            return JSONLines(place, FEATURES, {TEXT: self._field}, name=path)
-        return Documents(place, self._paragraphs, path)
+            return JSONLines(path, FEATURES, {TEXT: self._field}, largest=self._largest)
+        return Documents(path, self._paragraphs, self._largest)
 
 
 class Documents(FileShard):
     """One file of plain text."""
 
-    def __init__(self, path: str, paragraphs: bool, name: str | None = None):
+    def __init__(self, path: str, paragraphs: bool, largest: int = LARGEST):
         """Finds the documents.
 
         Args:
-          path: the file.
+          path: the file, as `cached_text` takes it.
           paragraphs: blank lines stand between documents; else each line is one.
-          name: what the shard is called, if not as the file.
+          largest: most bytes of it, unpacked.
 
         Raises:
           UserError: the file cannot be read.
         """
-        super().__init__(path, name)
+        super().__init__(cached_text(path, largest), path)
         self._paragraphs = paragraphs
         with self.opening() as file:
             self._starts = line_starts(file, paragraphs)

@@ -1,16 +1,14 @@
 """Data sets that tensorflow-datasets has prepared; nothing is ever downloaded or prepared here."""
 
-import os
-import struct
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simvlm_jax.data import paths
 from simvlm_jax.data.sources.array_record import ArrayRecords
 from simvlm_jax.data.sources.base import Features, Records, RecordSource
-from simvlm_jax.data.sources.local import FileShard, ShardRecords
+from simvlm_jax.data.sources.patterns import placed
+from simvlm_jax.data.sources.tfrecord import TFRecords
 from simvlm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +33,9 @@ class TFDSSource(RecordSource):
           name: of the data set, as for `tfds.load`: "coco_captions", "c4/en:3.1.0".
           splits: name of a split here -> its name in the data set.
           features: serialized names, with / between levels: `image`, `captions/text`.
-          data_dir: tensorflow-datasets' folder, relative to the data folder; by default its own.
+          data_dir: tensorflow-datasets' folder, relative to the data folder or a URL; by default
+            its own. What is there is described by tensorflow-datasets, by means of its own: for a
+            bucket of Google's, TensorFlow's. Shards in a bucket must be TFRecords.
         """
         super().__init__(name, list(splits), features)
         self._names, self._folder = dict(splits), data_dir
@@ -45,17 +45,14 @@ class TFDSSource(RecordSource):
         return [str(path) for path in self._info(split).filepaths]
 
     def open(self, shards: Sequence[str]) -> Records:
-        """Opens files for reading by index, in one pass over each where they are TFRecords."""
-        for shard in shards:
-            if not os.path.isfile(shard):
-                raise UserError(f"{shard} is missing; prepare {self._name} again.")
+        """Opens files for reading by index; TFRecords get an index of ours."""
         suffix = self._builder().info.file_format.value
         if suffix not in (TFRECORD, ARRAY_RECORD):
             raise UserError(
                 f"The data set {self._name} is stored as {suffix}; prepare it with "
                 f"--file_format={ARRAY_RECORD}."
             )
-        return ArrayRecords(shards) if suffix == ARRAY_RECORD else _open_tfrecords(shards)
+        return ArrayRecords(shards) if suffix == ARRAY_RECORD else TFRecords(shards, self._features)
 
     def random_access(self, split: str) -> Records:
         """Opens a split for reading by index.
@@ -84,10 +81,11 @@ class TFDSSource(RecordSource):
         return splits[name]
 
     def _builder(self) -> "tensorflow_datasets.core.DatasetBuilder":
+        import tensorflow as tf
         import tensorflow_datasets as tfds
         from google.protobuf import json_format
 
-        folder = None if self._folder is None else str(paths.data_dir() / self._folder)
+        folder = self._folder and placed(self._folder, f"The folder of {self._name}")
         try:  # tfds.builder would ask the network where there are no files
             return tfds.core.read_only_builder.builder_from_files(self._name, data_dir=folder)
         except tfds.core.DatasetNotFoundError:
@@ -97,34 +95,14 @@ class TFDSSource(RecordSource):
                 f"{folder or 'the folder of tensorflow-datasets'}; run `tfds build "
                 f"{self._name}{place} --file_format={ARRAY_RECORD}`."
             ) from None
-        except (ValueError, OSError, AssertionError, json_format.ParseError) as error:
+        except KeyError:  # of its table of stores
+            raise UserError(
+                f"The data set {self._name} lies in {folder}, a store that tensorflow-datasets "
+                "does not know; copy it into another."
+            ) from None
+        except (
+            *(ValueError, OSError, AssertionError, NotImplementedError),
+            *(json_format.ParseError, tf.errors.OpError),
+        ) as error:
             cause = str(error).partition("\n")[0].rstrip(".")
             raise UserError(f"The data set {self._name} cannot be opened: {cause}.") from None
-
-
-def _open_tfrecords(shards: Sequence[str]) -> Records:
-    return ShardRecords([_Frames(shard) for shard in shards])
-
-
-class _Frames(FileShard):
-    """One TFRecord file: of each record its length, 4 bytes, the record, 4 bytes."""
-
-    def __init__(self, path: str):
-        super().__init__(path)
-        starts, place = [], 0
-        with self.opening() as file:
-            while place < self.file.size:
-                head = os.pread(file.fileno(), 8, place)
-                length = struct.unpack("<Q", head)[0] if len(head) == 8 else self.file.size
-                starts.append(place + 12)
-                place += length + 16
-        if place != self.file.size:
-            raise UserError(f"{path} is truncated or damaged; prepare the data again.")
-        self._starts = np.array([*starts, place + 12], np.uint64)
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def record(self, file: BinaryIO, position: int) -> bytes:
-        start, stop = (int(offset) for offset in self._starts[position : position + 2])
-        return os.pread(file.fileno(), stop - start - 16, start)

@@ -13,7 +13,8 @@ import google_crc32c
 from simvlm_jax.data.sources.base import Features, Unreadable
 from simvlm_jax.data.sources.examples import fault_of
 from simvlm_jax.data.sources.index import Entry
-from simvlm_jax.data.sources.indexed import IndexedRecords, IndexedSource
+from simvlm_jax.data.sources.indexed import IndexedRecords
+from simvlm_jax.data.sources.patterns import Patterns, PatternSource
 from simvlm_jax.errors import UserError
 
 _HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
@@ -58,10 +59,10 @@ class TFRecords(IndexedRecords):
         return fault_of(data, self._features) or data
 
 
-class TFRecordSource(IndexedSource):
+class TFRecordSource(PatternSource):
     """A seqio source over TFRecord shards of tf.train.Examples, read by index."""
 
-    def __init__(self, name: str, splits: Mapping[str, str | Sequence[str]], features: Features):
+    def __init__(self, name: str, splits: Mapping[str, Patterns], features: Features):
         """Describes the source.
 
         Example: `TFRecordSource("photos", {"train": "gs://bucket/photos/train-*"}, fields)`.

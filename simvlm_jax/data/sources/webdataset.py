@@ -16,7 +16,8 @@ import tensorflow as tf
 from simvlm_jax.data.records import encode_example
 from simvlm_jax.data.sources.base import Features, Unreadable
 from simvlm_jax.data.sources.index import Entry
-from simvlm_jax.data.sources.indexed import IndexedRecords, IndexedSource
+from simvlm_jax.data.sources.indexed import IndexedRecords
+from simvlm_jax.data.sources.patterns import Patterns, PatternSource
 from simvlm_jax.data.sources.tar_samples import key_and_suffix, scan_samples
 from simvlm_jax.errors import UserError
 
@@ -85,13 +86,13 @@ class WebDatasetRecords(IndexedRecords):
         return fields
 
 
-class WebDatasetSource(IndexedSource):
+class WebDatasetSource(PatternSource):
     """A seqio source over tar shards of captioned images, read by index."""
 
     def __init__(
         self,
         name: str,
-        splits: Mapping[str, str | Sequence[str]],
+        splits: Mapping[str, Patterns],
         features: Features | None = None,
         image: Sequence[str] = IMAGE_SUFFIXES,
         text: str = "txt",
@@ -123,7 +124,8 @@ class WebDatasetSource(IndexedSource):
                     f"{IMAGE!r} or {CAPTION!r}."
                 )
             is_text = feature.dtype == tf.string
-            if math.prod(feature.shape) != 1 or (field in (IMAGE, CAPTION) and not is_text):
+            is_one = isinstance(feature, tf.io.FixedLenFeature) and math.prod(feature.shape) == 1
+            if not is_one or (field in (IMAGE, CAPTION) and not is_text):
                 raise UserError(
                     f"The field {field!r} of {name} must be a scalar; the image and the caption "
                     "are strings."

@@ -3,7 +3,9 @@
 https://cloud.google.com/storage/docs/json_api/v1: list, metadata, and ranged download of objects.
 """
 
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import threading
@@ -37,6 +39,7 @@ class Store:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or a body waits 40 ms for the answer to its head
 
     def do_GET(self):  # noqa: N802  the library's name
         address = urllib.parse.urlsplit(self.path)
@@ -67,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.store.failures -= 1
             return self.answer(400, b'{"error": {"code": 400, "message": "out of order"}}')
         if wanted is None:
-            return self.answer(200, data)
+            return self.answer(200, data, ETag=f'"{hashlib.md5(data).hexdigest()}"')
         first, last = wanted.removeprefix("bytes=").split("-")
         if int(first) >= len(data):
             return self.answer(416, b"Requested range not satisfiable")
@@ -94,15 +97,19 @@ class _Handler(BaseHTTPRequestHandler):
         return answer | ({"nextPageToken": str(end)} if end < len(names) else {})
 
     def metadata(self, bucket, name):
-        size = str(len(self.store.objects[bucket, name]))  # the API gives 64-bit numbers as text
-        return {"kind": "storage#object", "name": name, "bucket": bucket, "size": size}
+        data = self.store.objects[bucket, name]
+        size = str(len(data))  # the API gives 64-bit numbers as text
+        about = {"size": size, "md5Hash": base64.b64encode(hashlib.md5(data).digest()).decode()}
+        return {"kind": "storage#object", "name": name, "bucket": bucket, **about}
 
     def answer_json(self, value):
         self.answer(200, json.dumps(value).encode())
 
-    def answer(self, status, body):
+    def answer(self, status, body, **headers):
         with contextlib.suppress(ConnectionError):  # a client that waits no longer
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -4,8 +4,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simvlm_jax.data.sources.base import BadRecord
 from simvlm_jax.data.sources.encoding import ABSENT, check_features, encode, parse_number
-from simvlm_jax.data.sources.local import BadRecord
 from simvlm_jax.errors import UserError
 
 STRING, INTEGER, FLOAT = (
@@ -38,6 +38,17 @@ def test_lists():
     assert made([3, 4], pair).tolist() == [3, 4]
     assert made(["only"], STRING) == b"only"
     assert made("only", tf.io.FixedLenFeature([1], tf.string)).tolist() == [b"only"]
+
+
+def test_any_number_of_values():
+    several = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+    check_features("letters", {"x": several})
+    assert made(["a", "b", "a"], several).tolist() == [b"a", b"b", b"a"]
+    assert made("only", several).tolist() == [b"only"]
+    for nothing in ([], None, ABSENT):
+        assert made(nothing, several).tolist() == []
+    with pytest.raises(BadRecord, match="the field x is not text"):
+        made(["a", None], several)
 
 
 def test_defaults():
@@ -86,6 +97,8 @@ def test_numbers_in_tables():
     "feature",
     [
         tf.io.VarLenFeature(tf.string),
+        tf.io.FixedLenSequenceFeature([2], tf.string, allow_missing=True),
+        tf.io.FixedLenSequenceFeature([], tf.string),
         tf.io.FixedLenFeature([2, 2], tf.int64),
         tf.io.FixedLenFeature([], tf.int32),
     ],

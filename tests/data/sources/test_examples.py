@@ -10,8 +10,9 @@ FEATURES = {
     "text": tf.io.FixedLenFeature([], tf.string),
     "width": tf.io.FixedLenFeature([], tf.int64, default_value=7),
     "box": tf.io.FixedLenFeature([2], tf.float32),
+    "answers": tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True),
 }
-WHOLE = {"text": ["a"], "width": [3], "box": [0.5, 1.0]}
+WHOLE = {"text": ["a"], "width": [3], "box": [0.5, 1.0], "answers": ["b", "c"]}
 
 
 def example(values):
@@ -72,6 +73,7 @@ def test_an_unknown_field_that_only_tensorflow_refuses_is_a_fault():
     ("values", "cause"),
     [
         ({"text": ["a"]}, "the record has no field 'box'"),
+        (WHOLE | {"answers": [3]}, "the field 'answers' has another type"),
         (WHOLE | {"text": [3]}, "the field 'text' has another type"),
         (WHOLE | {"text": ["a", "b"]}, "the field 'text' has another number of values"),
     ],
@@ -81,5 +83,8 @@ def test_causes(values, cause):
 
 
 def test_no_fault_of_what_is_whole():
-    assert fault_of(example(WHOLE), FEATURES) is None
+    for number in range(1, 4):
+        assert fault_of(example(WHOLE | {"answers": ["b"] * number}), FEATURES) is None
+    without = {name: value for name, value in WHOLE.items() if name != "answers"}
+    assert fault_of(example(without), FEATURES) is None
     assert fault_of(encode_example({"text": "a"}), {"text": FEATURES["text"]}) is None

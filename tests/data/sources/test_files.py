@@ -1,5 +1,7 @@
+import io
 import os
 import sys
+import time
 
 import fsspec
 import pytest
@@ -56,6 +58,42 @@ def test_local_and_remote_ranges_at_once(tmp_path):
     assert files.Files().read(places) == [b"her", b"er", b"th"]
 
 
+def test_what_a_file_has_is_enough_where_it_need_not_be_exact(place):
+    size = len(CONTENT)
+    spans = [(0, size + 7), (size - 3, 9), (size, 5), (size + 9, 5)]
+    found = files.Files().read([(f"{place}/a", *span) for span in spans], exact=False)
+    assert found == [CONTENT, CONTENT[-3:], b"", b""]
+    assert files.Files().read([(f"{place}/b", 0, 9)], exact=False) == [GONE]
+
+
+def test_states_tell_contents_of_one_size_apart(place):
+    size, version = files.file_state(f"{place}/a")
+    assert (size, version) == (len(CONTENT), files.file_state(f"{place}/a")[1]) and version
+    time.sleep(0.02)  # more than a tick of the file system's clock
+    with fsspec.open(f"{place}/a", "wb") as file:
+        file.write(CONTENT[::-1])
+    assert files.file_state(f"{place}/a")[0] == size
+    assert files.file_state(f"{place}/a")[1] != version
+
+
+def test_a_remote_file_is_read_as_an_open_one(tmp_path):
+    path = f"memory://{tmp_path.name}/a"
+    with fsspec.open(path, "wb") as file:
+        file.write(CONTENT)
+    mine, theirs = files.RemoteFile(path, len(CONTENT)), io.BytesIO(CONTENT)
+    moves = [(5, os.SEEK_SET), (-7, os.SEEK_END), (3, os.SEEK_CUR), (-99, os.SEEK_CUR),
+             (9999, os.SEEK_SET)]  # fmt: skip
+    for move in moves:
+        assert mine.seek(*move) == theirs.seek(*move)
+        assert mine.read(50) == theirs.read(50)
+        assert mine.tell() == theirs.tell()
+    with pytest.raises(ValueError, match="place -1"):
+        mine.seek(-1)
+    shorter = files.RemoteFile(path, len(CONTENT) + 1)
+    with pytest.raises(files.ReadError, match="the shard ends early"):
+        shorter.readall()
+
+
 def test_a_folder_has_no_size(place):
     with pytest.raises(OSError, match="it "):
         files.file_size(place)
@@ -101,12 +139,16 @@ def test_places_in_the_cache_differ(tmp_path, monkeypatch):
     monkeypatch.setenv("SIMVLM_CACHE_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     paths = ["gs://a/x.tar", "gs://b/x.tar", "s3://a/x.tar", "/a/x.tar", "gs://a/" + "x" * 900]
-    places = {files.cache_path(path, ".index") for path in paths}
+    places = {files.cache_path(path, "indexes", ".index") for path in paths}
     assert len(places) == len(paths)
     assert all(os.path.dirname(place) == str(tmp_path / "indexes") for place in places)
     assert max(len(os.path.basename(place)) for place in places) < 200
-    assert files.cache_path("a/x.tar", "") == files.cache_path(str(tmp_path / "a/x.tar"), "")
-    assert files.cache_path("gs://a/../../..", "").startswith(str(tmp_path / "indexes"))
+    assert files.cache_path("a/x.tar", "indexes", "") == files.cache_path(
+        str(tmp_path / "a/x.tar"), "indexes", ""
+    )
+    assert files.cache_path("gs://a/../../..", "indexes", "").startswith(str(tmp_path / "indexes"))
     monkeypatch.delenv("SIMVLM_CACHE_DIR")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert files.cache_path("a", "").startswith(str(tmp_path / "home/.cache/simvlm_jax/"))
+    assert files.cache_path("a", "indexes", "").startswith(
+        str(tmp_path / "home/.cache/simvlm_jax/")
+    )

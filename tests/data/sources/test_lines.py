@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvlm_jax.data.sources import lines
+from simvlm_jax.data.sources.base import BadRecord
 from simvlm_jax.data.sources.lines import first_line, line_starts, read_span
-from simvlm_jax.data.sources.local import BadRecord
 
 PIECES = st.sampled_from(["\n", "\r\n", "\r", " ", "\t", "\x00", "a", "é", "🙂", "\u2028", "b c"])
 CONTENT = st.lists(PIECES, max_size=40).map("".join)

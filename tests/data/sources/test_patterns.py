@@ -1,6 +1,7 @@
+import fsspec
 import pytest
 
-from simvlm_jax.data.sources.patterns import find_shards
+from simvlm_jax.data.sources.patterns import PatternSource, find_shards
 from simvlm_jax.errors import UserError
 
 OWNER = "The split 'train' of photos"
@@ -53,6 +54,34 @@ def test_where_paths_lie(folder, monkeypatch, tmp_path):
         "gs://bucket/1.tar",
         "http://host/e.tar?version=3",
     ]
+
+
+def test_folders_as_shards(folder):
+    assert find_shards("photos/m*", OWNER, folders=True) == [str(folder / "more")]
+    assert find_shards("photos/more/", OWNER, folders=True) == [str(folder / "more")]
+    assert find_shards("gs://bucket/more/", OWNER, folders=True) == ["gs://bucket/more"]
+    with pytest.raises(UserError, match="nothing is found"):
+        find_shards("photos/*.tar", OWNER, folders=True)
+
+
+def test_folders_of_a_store_as_shards(tmp_path):
+    for name in ("b/x.txt", "a/x.txt", "c.txt"):
+        with fsspec.open(f"memory://{tmp_path.name}/{name}", "wb") as file:
+            file.write(b"x")
+    place = f"memory://{tmp_path.name}"
+    assert find_shards(f"{place}/*", OWNER, folders=True) == [f"{place}/a", f"{place}/b"]
+    assert find_shards(f"{place}/*", OWNER) == [f"{place}/c.txt"]
+
+
+def test_a_source_finds_its_shards_when_asked(folder):
+    class Source(PatternSource):
+        def open(self, shards):
+            raise AssertionError
+
+    made = Source("photos", {"train": ["photos/[ab].tar"], "test": "photos/none*"}, {})
+    assert made.list_shards("train") == [str(folder / name) for name in ("a.tar", "b.tar")]
+    with pytest.raises(UserError, match="The split 'test' of photos has no files"):
+        made.list_shards("test")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
+import contextlib
 import gzip
-import os
 import zlib
 
 import numpy as np
 import pytest
 import zstandard
 
-from simvlm_jax.data.sources import unpacking
-from simvlm_jax.data.sources.unpacking import unpacked
+from simvlm_jax.data.sources import cached_text as module
+from simvlm_jax.data.sources import files
+from simvlm_jax.data.sources.cached_text import cached_text
 from simvlm_jax.errors import UserError
 
 NOISE = np.random.default_rng(0).bytes(300_000)  # does not compress: frames of several blocks
@@ -21,12 +22,12 @@ def cache(tmp_path, monkeypatch):
 
 
 def read(path, *limits):
-    with open(unpacked(str(path), *limits), "rb") as file:
+    with open(cached_text(str(path), *limits), "rb") as file:
         return file.read()
 
 
 def test_others_stay_where_they_are(tmp_path, cache):
-    assert unpacked(str(tmp_path / "a.txt")) == str(tmp_path / "a.txt") and not cache.exists()
+    assert cached_text(str(tmp_path / "a.txt")) == str(tmp_path / "a.txt") and not cache.exists()
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -40,11 +41,11 @@ def test_once(tmp_path, cache, kind, monkeypatch):
 
     with monkeypatch.context() as patch:
         for name in ("_gzip_pieces", "_zstd_pieces"):
-            patch.setattr(unpacking, name, refuse)
+            patch.setattr(module, name, refuse)
         assert read(path) == NOISE + b"second part"
     path.write_bytes(PACKERS[kind](b"new"))
     assert read(path) == b"new"
-    assert len(list(cache.iterdir())) == 2  # and no parts
+    assert len(list((cache / "texts").iterdir())) == 2  # and no parts
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -63,8 +64,8 @@ def test_what_is_cut_off_is_named(tmp_path, cache, kind, length):
     path = tmp_path / f"a{kind}"
     path.write_bytes(PACKERS[kind](NOISE)[:length])
     with pytest.raises(UserError, match=rf"a\{kind} is damaged or truncated"):
-        unpacked(str(path))
-    assert not cache.exists() or not list(cache.iterdir())
+        cached_text(str(path))
+    assert not list((cache / "texts").iterdir())
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -75,40 +76,32 @@ def test_what_is_damaged_is_named(tmp_path, kind):
     packed[150_000] ^= 255
     path.write_bytes(packed)
     with pytest.raises(UserError, match="is damaged or truncated"):
-        unpacked(str(path))
+        cached_text(str(path))
     path.write_bytes(b"not packed at all")
     with pytest.raises(UserError, match="is damaged or truncated"):
-        unpacked(str(path))
+        cached_text(str(path))
 
 
 @pytest.mark.parametrize("kind", PACKERS)
 def test_bombs_are_refused_before_they_fill_the_disk(tmp_path, cache, kind, monkeypatch):
     most = 0
-    replace = unpacking._replacing
+    written = files.written_atomically
 
+    @contextlib.contextmanager
     def watching(target):
-        manager = replace(target)
-        output = manager.__enter__()
-        write = output.write
+        nonlocal most
+        with written(target) as output:
+            try:
+                yield output
+            finally:
+                most = output.tell()
 
-        class Watched:
-            def write(self, piece):
-                nonlocal most
-                write(piece)
-                most = max(most, output.tell())
-
-            tell = staticmethod(output.tell)
-            __enter__ = lambda self: self  # noqa: E731
-            __exit__ = lambda self, *error: manager.__exit__(*error)  # noqa: E731
-
-        return Watched()
-
-    monkeypatch.setattr(unpacking, "_replacing", watching)
+    monkeypatch.setattr(module, "written_atomically", watching)
     path = tmp_path / f"a{kind}"
     path.write_bytes(PACKERS[kind](bytes(400 << 20)))
     with pytest.raises(UserError, match="decompression bomb"):
-        unpacked(str(path))
-    assert most < 250 << 20 and not list(cache.iterdir())
+        cached_text(str(path))
+    assert most < 250 << 20 and not list((cache / "texts").iterdir())
 
 
 def test_limits(tmp_path):
@@ -117,25 +110,20 @@ def test_limits(tmp_path):
     assert read(path) == bytes(1 << 20)
     path.write_bytes(gzip.compress(NOISE))
     with pytest.raises(UserError, match="more than 1000;"):
-        unpacked(str(path), 1000)
+        cached_text(str(path), 1000)
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, cache):
     cache.write_text("a file")
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"a"))
-    with pytest.raises(UserError, match="cache cannot take .*set SIMVLM_CACHE_DIR"):
-        unpacked(str(tmp_path / "a.gz"))
+    with pytest.raises(UserError, match="texts cannot take .*set SIMVLM_CACHE_DIR"):
+        cached_text(str(tmp_path / "a.gz"))
 
 
 def test_a_missing_package_and_a_missing_file(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"a\.zst cannot be opened"):
-        unpacked(str(tmp_path / "a.zst"))
+    with pytest.raises(UserError, match=r"no file .*a\.zst"):
+        cached_text(str(tmp_path / "a.zst"))
     (tmp_path / "a.zst").write_bytes(zstandard.compress(b"a"))
     monkeypatch.setitem(__import__("sys").modules, "zstandard", None)
     with pytest.raises(UserError, match="pip install zstandard"):
-        unpacked(str(tmp_path / "a.zst"))
-
-
-def test_the_default_place(monkeypatch):
-    monkeypatch.delenv("SIMVLM_CACHE_DIR")
-    assert unpacking.cache_dir() == unpacking.Path(os.path.expanduser("~/.cache/simvlm_jax"))
+        cached_text(str(tmp_path / "a.zst"))
