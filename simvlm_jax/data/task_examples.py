@@ -165,12 +165,9 @@ class TaskExamples:
     def _examples(
         self, serialized: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor
     ) -> tf.data.Dataset:
-        parsed = {
-            **self._task.source.parse_batch(serialized, indices),
-            "epoch": epochs,
-            "seed": tf.fill(tf.shape(epochs), tf.constant(self._seed, tf.int64)),
-        }
-        examples = tf.data.Dataset.from_tensor_slices(parsed)
+        seeds = tf.fill(tf.shape(epochs), tf.constant(self._seed, tf.int64))
+        more = {"epoch": epochs, "seed": seeds}
+        examples = self._task.source.parse_all(serialized, indices, more)
         return self._task.preprocess_postcache(
             self._task.preprocess_precache(examples), self._lengths
         )
