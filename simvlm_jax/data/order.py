@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 
-SALT = 498247692  # what index_shuffle puts before a seed of two numbers
+ROUNDS = 24
 
 
 def order_key(seed: int, name: str) -> int:
@@ -34,12 +34,22 @@ def locate(positions: np.ndarray, records: int, key: int) -> tuple[np.ndarray, n
       (epochs, indices), int64 [n], 0 <= index < records.
     """
     epochs, places = np.divmod(positions, records)
-    salts, keys, last = (np.full_like(epochs, number) for number in (SALT, key, records - 1))
-    # tf.random.experimental.index_shuffle is this op for one seed; positions may span two epochs.
+    different, which = np.unique(epochs, return_inverse=True)
+    seeds = np.stack([_epoch_seed(key, int(epoch)) for epoch in different])
+    # tf.random.experimental.index_shuffle is this op for one seed and 4 rounds; positions may span
+    # two epochs, and after 4 rounds the orders of two seeds still resemble one another.
     indices = tf.raw_ops.RandomIndexShuffle(
-        index=places, seed=np.stack([salts, keys, epochs], axis=1), max_index=last, rounds=4
+        index=places,
+        seed=seeds[which],
+        max_index=np.full_like(places, records - 1),
+        rounds=ROUNDS,
     )
     return epochs, indices.numpy()
+
+
+def _epoch_seed(key: int, epoch: int) -> np.ndarray:
+    """int64 [3]: hashed, for the op takes only some bits of each number it is given."""
+    return np.frombuffer(hashlib.sha256(f"{key}/{epoch}".encode()).digest()[:24], np.int64)
 
 
 def positions_of(step: int, per_step: int, host_index: int, host_count: int) -> np.ndarray:

@@ -1,5 +1,7 @@
+import itertools
+
 import numpy as np
-import tensorflow as tf
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,19 +37,29 @@ def test_any_position_is_reached_at_once():
     assert indices == places(10**15 - 2, 5, 1000)[1][2:]
 
 
-def test_it_is_index_shuffle_one_by_one():
-    key = order_key(3, "task")
-    wanted = [
-        int(
-            tf.random.experimental.index_shuffle(
-                tf.constant(p % 7, tf.int64),
-                tf.constant([key, p // 7], tf.int64),
-                tf.constant(6, tf.int64),
-            )
-        )
-        for p in range(20)
-    ]
-    assert places(0, 20, 7, key)[1] == wanted
+def correlation(one, other):
+    """In standard deviations of what independent orders would have."""
+    one, other = (np.asarray(values, float) for values in (one, other))
+    return abs(np.corrcoef(one, other)[0, 1]) * np.sqrt(len(one))
+
+
+@pytest.mark.parametrize("records", [4_096, 65_536, 1_000_000])
+def test_orders_are_random_within_an_epoch_and_between_epochs_and_seeds(records):
+    count = min(records, 100_000)
+    orders = [places(epoch * records, count, records)[1] for epoch in range(3)]
+    orders += [places(0, count, records, order_key(seed, "a"))[1] for seed in range(2)]
+    for order in orders:
+        assert max(correlation(order[lag:], order[:-lag]) for lag in (1, 2, 3, 8, 64)) < 5
+        assert correlation(order, range(count)) < 5
+    for one, other in itertools.combinations(orders, 2):
+        assert correlation(one, other) < 5
+
+
+@pytest.mark.parametrize("records", [29, 4_000])
+def test_no_order_comes_twice(records):
+    epochs = {tuple(places(epoch * records, 20, records)[1]) for epoch in range(600)}
+    seeds = {tuple(places(0, 20, records, order_key(seed, "a"))[1]) for seed in range(600)}
+    assert len(epochs) == len(seeds) == 600
 
 
 @given(st.integers(1, 5), st.integers(1, 6))
