@@ -37,7 +37,7 @@ import tensorflow as tf
 from photos import photo
 
 from simvlm_jax.data.features import task_features
-from simvlm_jax.data.images import Augmentation, read_crop
+from simvlm_jax.data.images import Augmentation, choose_views, read_crop
 from simvlm_jax.data.prefix import prefix_lm
 from simvlm_jax.data.preprocessors import from_record
 from simvlm_jax.data.records import encode_example, write_shards
@@ -122,12 +122,12 @@ def bare(contents: list[bytes], batches: int) -> float:
     random = np.random.default_rng(0)
     seeds = random.integers(1, 1 << 62, (batches * BATCH, 2))
     order = random.integers(0, len(contents), batches * BATCH)
+    views = choose_views(seeds, Augmentation())
     pixels = np.empty((BATCH, *IMAGE_SIZE, 3), np.uint8)
 
     def run(part: int) -> None:
         for number in range(part, len(order), WORKERS):
-            crop = read_crop(contents[order[number]], seeds[number], IMAGE_SIZE, Augmentation())
-            pixels[number % BATCH] = crop
+            pixels[number % BATCH] = read_crop(contents[order[number]], views[number], IMAGE_SIZE)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         start = time.perf_counter()

@@ -7,19 +7,22 @@ the network scales them to [-1, 1]: a quarter of the bytes on every way there.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from simvlm_jax.data import pillow_images
-from simvlm_jax.data.jpeg_crops import decode_jpeg_crop
-from simvlm_jax.data.pillow_images import WHITE, Box
+from simvlm_jax.data.jpeg_crops import decode_jpeg_crop, jpeg_size
+from simvlm_jax.data.pillow_images import WHITE, WHOLE, Box
 from simvlm_jax.data.python_calls import numpy_function
+from simvlm_jax.data.seeds import uniform_draws
 from simvlm_jax.errors import UserError
 
 OnFailure = Callable[[int, str], None]
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+DRAWS = 7  # uniform numbers for an image: four for the crop, three for the background
+HEADER_BYTES = 1 << 16
+TURNING = (b"Exif\0", b"http://ns.adobe.com/xap/")  # how metadata begin that may turn an image
 ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF
 
 
@@ -47,16 +50,47 @@ class Augmentation:
             raise UserError(f"A crop's aspect range must include 1, unlike {self.aspect}.")
 
 
-def read_crop(
-    content: bytes, example_seed: np.ndarray, image_size: tuple[int, int], augment: Augmentation
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What of an image is shown.
+
+    Attributes:
+      box: top, left, height and width as shares of the image's height and width.
+      background: red, green and blue in 0..255, seen through transparency.
+    """
+
+    box: Box = WHOLE
+    background: tuple[int, int, int] = WHITE
+
+
+def choose_views(example_seeds: np.ndarray, augmentation: Augmentation) -> list[View]:
+    """Chooses what is shown of images, as a function of their seeds.
+
+    Args:
+      example_seeds: int64 [n, 2]; [0, 0] for evaluation: the whole image, on white.
+      augmentation: what to do where the seed is not [0, 0].
+
+    Returns:
+      n views.
+    """
+    views = []
+    for seeds, draws in zip(example_seeds, uniform_draws(example_seeds, DRAWS), strict=True):
+        if not seeds.any():
+            views.append(View())
+            continue
+        red, green, blue = (int(draw * 256) for draw in draws[4:])
+        background = (red, green, blue) if augmentation.random_background else WHITE
+        views.append(View(crop_box(draws[:4].tolist(), augmentation), background))
+    return views
+
+
+def read_crop(content: bytes, view: View, image_size: tuple[int, int]) -> np.ndarray:
     """Decodes an image, lays it on a background, crops and resizes it; safe between threads.
 
     Args:
-      content: JPEG, PNG, WebP, GIF (its first frame), BMP, or what else Pillow reads.
-      example_seed: int64 [2]; [0, 0] for evaluation (the whole image, on white).
+      content: JPEG, PNG, WebP, GIF (its first frame), BMP or TIFF.
+      view: what of it to show.
       image_size: (height, width) of the result.
-      augment: what to do where `example_seed` is not [0, 0].
 
     Returns:
       uint8 [height, width, 3].
@@ -64,14 +98,11 @@ def read_crop(
     Raises:
       UserError: it cannot be decoded, or is a decompression bomb by its header.
     """
-    if not example_seed.any():
-        return pillow_images.load_image(content, image_size)
-    draws = np.random.Generator(np.random.Philox(key=example_seed.view(np.uint64))).random(7)
-    box = crop_box(draws[:4], augment)
-    background = tuple(map(int, draws[4:] * 256)) if augment.random_background else WHITE
     if size := _plain_jpeg_size(content):
-        return decode_jpeg_crop(content, size, box, image_size)
-    return pillow_images.render(pillow_images.decode(content), image_size, box, background)
+        return decode_jpeg_crop(content, size, view.box, image_size)
+    whole = tuple(math.ceil(image_size[axis] / view.box[axis + 2]) for axis in (0, 1))
+    image = pillow_images.decode(content, whole)
+    return pillow_images.render(image, image_size, view.box, view.background)
 
 
 def read_image(
@@ -82,13 +113,13 @@ def read_image(
     example_id: tf.Tensor | int = -1,
     on_failure: OnFailure | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`read_crop` inside a TensorFlow pipeline; never fails.
+    """`choose_views` and `read_crop` inside a TensorFlow pipeline; never fails.
 
     Args:
       encoded: string scalar.
       example_seed: int64 [2].
       image_size: (height, width) of the result.
-      augmentation: as for `read_crop`.
+      augmentation: as for `choose_views`.
       example_id: integer scalar, handed to `on_failure`.
       on_failure: called with (id, cause) for an image that cannot be decoded.
 
@@ -102,8 +133,9 @@ def read_image(
         content: bytes | np.ndarray, seed: np.ndarray, number: np.ndarray
     ) -> tuple[np.ndarray, np.float32]:
         try:
+            (view,) = choose_views(seed[None], augmentation)
             data = np.asarray(content, object).item()
-            return read_crop(data, seed, image_size, augmentation), np.float32(1)
+            return read_crop(data, view, image_size), np.float32(1)
         except UserError as error:
             if on_failure:
                 on_failure(int(number), str(error))
@@ -114,7 +146,7 @@ def read_image(
     return tf.ensure_shape(pixels, [*image_size, 3]), tf.ensure_shape(decoded, [])
 
 
-def crop_box(draws: np.ndarray, augmentation: Augmentation) -> Box:
+def crop_box(draws: Sequence[float], augmentation: Augmentation) -> Box:
     """Chooses the part of an image that a training example shows, before anything is resized.
 
     The area is uniform; the aspect is log-uniform over those at which a box of this area lies
@@ -129,25 +161,23 @@ def crop_box(draws: np.ndarray, augmentation: Augmentation) -> Box:
       top, left, height and width as shares of the image's height and width.
     """
     smallest, largest = augmentation.area
-    area = smallest + (largest - smallest) * float(draws[0])
+    area = smallest + (largest - smallest) * draws[0]
     lowest = math.log(max(augmentation.aspect[0], area))
     highest = math.log(min(augmentation.aspect[1], 1.0 / area))
-    aspect = math.exp(lowest + (highest - lowest) * float(draws[1]))
+    aspect = math.exp(lowest + (highest - lowest) * draws[1])
     height, width = min(math.sqrt(area / aspect), 1.0), min(math.sqrt(area * aspect), 1.0)
-    return float(draws[2]) * (1.0 - height), float(draws[3]) * (1.0 - width), height, width
+    return draws[2] * (1.0 - height), draws[3] * (1.0 - width), height, width
 
 
 def _plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
     """(height, width) of a JPEG file that needs neither turning nor a change of colours."""
-    if not content.startswith(b"\xff\xd8"):
+    if not (content.startswith(b"\xff\xd8") and (size := jpeg_size(content))):
         return None
-    try:
-        image = pillow_images.open_image(content)
-    except Exception:  # Pillow says more of what is wrong when it decodes
-        return None
-    if image.format != "JPEG" or image.mode not in ("RGB", "L"):
-        return None
-    if "exif" in image.info and image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
-        return None
-    pillow_images.check_size(image)
-    return image.height, image.width
+    pillow_images.check_size(size[1], size[0])
+    if any(mark in content[:HEADER_BYTES] for mark in TURNING):
+        try:
+            orientation = pillow_images.open_image(content).getexif().get(ORIENTATION, UPRIGHT)
+        except Exception:  # Pillow says more of what is wrong when it decodes
+            return None
+        return size if orientation == UPRIGHT else None
+    return size

@@ -1,14 +1,18 @@
 """Encoded bytes to the model's pixels, by Pillow; training, evaluation and inference share it.
 
-This file imports no TensorFlow. Pillow rather than TensorFlow's decoders everywhere: one decoder
+This file imports no TensorFlow. The resizer computes what Pillow's does, to one of 256 levels, in a
+third of the time. Pillow rather than TensorFlow's decoders everywhere: one decoder
 for every path, more formats, orientation and CMYK, errors that can be caught, and for small
 images with transparency it measured three times faster than the same steps as graph ops.
 """
 
 import io
+import math
+import threading
 import warnings
 from pathlib import Path
 
+import cykooz_resizer as resizer
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -18,8 +22,16 @@ Box = tuple[float, float, float, float]
 MAX_PIXELS = 64 << 20  # larger is taken for a decompression bomb; 8192 x 8192
 SPARE = 2  # a smaller scale of JPEG leaves so many times the pixels a side that are needed
 IN_MEMORY = "An image in memory"
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+# What training data come in. Pillow knows more, some of which starts programs (EPS) or takes much
+# memory before it tells a size (ICO, ICNS).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 WHITE = (255, 255, 255)
 ALPHA_MODES = ("LA", "La", "RGBa", "PA", "RGBA")
+_BILINEAR = resizer.ResizeAlg.convolution(resizer.FilterType.bilinear)
+_threads = threading.local()
+# Pillow warns of images over a limit above ours, of which check_size says more.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 DEEP_GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -47,7 +59,7 @@ def load_image(source: str | Path | bytes, image_size: tuple[int, int]) -> np.nd
 def render(
     image: Image.Image,
     image_size: tuple[int, int],
-    box: Box | None = None,
+    box: Box = WHOLE,
     background: tuple[int, int, int] = WHITE,
 ) -> np.ndarray:
     """Lays an image on a colour, cuts out a box and resizes it by an antialiased bilinear filter.
@@ -55,21 +67,58 @@ def render(
     Args:
       image: of mode RGB or RGBA.
       image_size: (height, width) of the result.
-      box: (top, left, height, width) as shares of the image, by default all of it: (0, 0, 1, 1).
+      box: (top, left, height, width) as shares of the image, by default all of it.
       background: red, green and blue in 0..255, seen through transparency.
 
     Returns:
       uint8 [height, width, 3].
     """
+    (top, rows), (left, columns) = (
+        window(box[axis], box[axis + 2], image.size[1 - axis], image_size[axis]) for axis in (0, 1)
+    )
+    inner = resizer.CropBox(
+        left=max(box[1] * image.width - left, 0.0),
+        top=max(box[0] * image.height - top, 0.0),
+        width=min(box[3] * image.width, columns),
+        height=min(box[2] * image.height, rows),
+    )
+    image = image.crop((left, top, left + columns, top + rows))
     if image.mode == "RGBA":
         opaque = Image.new("RGB", image.size, background)
         opaque.paste(image, mask=image.getchannel("A"))
         image = opaque
-    top, left, height, width = box or (0.0, 0.0, 1.0, 1.0)
-    edges = np.array([left, top, left + width, top + height]) * (image.size * 2)
-    edges = tuple(np.clip(edges, 0, image.size * 2).tolist())
-    size = (image_size[1], image_size[0])
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=edges))
+    result = Image.new("RGB", image_size[::-1])
+    thread_s_resizer().resize_pil(image, result, bilinear(inner))
+    return np.asarray(result)
+
+
+def window(start: float, share: float, pixels: int, wanted: int) -> tuple[int, int]:
+    """Says which whole pixels of an axis a crop needs, its filter's reach included.
+
+    Args:
+      start: where the crop begins, as a share of the axis.
+      share: how much of the axis it takes.
+      pixels: on the axis.
+      wanted: pixels of the result on this axis.
+
+    Returns:
+      (first, count).
+    """
+    reach = math.ceil(share * pixels / wanted) + 1
+    first = max(math.floor(start * pixels) - reach, 0)
+    return first, min(math.ceil((start + share) * pixels) + reach, pixels) - first
+
+
+def bilinear(box: resizer.CropBox) -> resizer.ResizeOptions:
+    """The antialiased bilinear filter over a box in pixels."""
+    return resizer.ResizeOptions(resize_alg=_BILINEAR, crop_box=box, use_alpha=False)
+
+
+def thread_s_resizer() -> resizer.Resizer:
+    """The resizer of this thread; it keeps buffers, so each thread has its own."""
+    if not hasattr(_threads, "resizer"):
+        _threads.resizer = resizer.Resizer()
+    return _threads.resizer
 
 
 def decode(source: str | Path | bytes, least_size: tuple[int, int] | None = None) -> Image.Image:
@@ -89,7 +138,7 @@ def decode(source: str | Path | bytes, least_size: tuple[int, int] | None = None
     name = IN_MEMORY if isinstance(source, bytes) else str(source)
     try:
         with open_image(source) as opened:
-            check_size(opened, name)
+            check_size(*opened.size, name)
             if least_size:  # of no effect but on JPEG
                 opened.draft(None, (SPARE * max(least_size), SPARE * max(least_size)))
             ImageOps.exif_transpose(opened, in_place=True)
@@ -103,19 +152,15 @@ def decode(source: str | Path | bytes, least_size: tuple[int, int] | None = None
 def open_image(source: str | Path | bytes) -> Image.Image:
     """Reads an image's header and nothing else."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    with warnings.catch_warnings():
-        # Pillow warns of images over a limit above ours, of which check_size says more.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file)
+    return Image.open(file, formats=FORMATS)
 
 
-def check_size(image: Image.Image, name: str = IN_MEMORY) -> None:
+def check_size(width: int, height: int, name: str = IN_MEMORY) -> None:
     """Refuses a decompression bomb by its header, before any memory is taken.
 
     Raises:
       UserError: more than `MAX_PIXELS` pixels.
     """
-    width, height = image.size
     if width * height > MAX_PIXELS:
         raise UserError(
             f"{name} is too large: {width} x {height} pixels, the limit is {MAX_PIXELS}; "
@@ -125,11 +170,13 @@ def check_size(image: Image.Image, name: str = IN_MEMORY) -> None:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in DEEP_GREY_MODES:  # plain conversion would clip 16 bits to 255
-        values = np.asarray(image).astype(np.float32) / 257.0
-        image = Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
+        values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+        values += 128
+        values //= 257
+        image = Image.fromarray(values.astype(np.uint8))
     mode = "RGBA" if image.mode in ALPHA_MODES or "transparency" in image.info else "RGB"
     image.load()  # here a damaged file fails
-    return image.copy() if image.mode == mode else image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _cause(error: Exception) -> str:

@@ -11,7 +11,7 @@ import seqio
 import tensorflow as tf
 
 from simvlm_jax.data.features import SimVLMFeatureConverter, token_features
-from simvlm_jax.data.images import Augmentation, read_crop
+from simvlm_jax.data.images import Augmentation, View, choose_views, read_crop
 from simvlm_jax.data.ledger import Failure
 from simvlm_jax.data.mapping import map_examples
 from simvlm_jax.data.pillow_images import IN_MEMORY
@@ -95,8 +95,9 @@ class TaskExamples:
             if name in into:
                 into[name][...] = array
         if "image" in into:
-            for row, content in enumerate(made["encoded"]):
-                if row not in causes and (cause := self._decode(made, row, content, into)):
+            views = choose_views(made["example_seed"], self._augmentation)
+            for row, (content, view) in enumerate(zip(made["encoded"], views, strict=True)):
+                if row not in causes and (cause := self._decode(content, view, into["image"][row])):
                     causes[row] = cause
                 if row in causes:
                     into["image"][row] = 0
@@ -107,12 +108,10 @@ class TaskExamples:
             for row, cause in sorted(causes.items())
         ]
 
-    def _decode(self, made: Arrays, row: int, content: bytes, into: Mapping) -> str | None:
+    def _decode(self, content: bytes, view: View, pixels: np.ndarray) -> str | None:
         """Writes one image; returns why it cannot be used, where it cannot."""
         try:
-            into["image"][row] = read_crop(
-                content, made["example_seed"][row], self._image_size, self._augmentation
-            )
+            pixels[...] = read_crop(content, view, self._image_size)
         except UserError as error:
             return str(error).replace(IN_MEMORY, "the image").rstrip(".")
         return None

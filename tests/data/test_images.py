@@ -1,6 +1,8 @@
 import io
 import itertools
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from simvlm_jax.data.images import Augmentation, crop_box, read_crop, read_image
+from simvlm_jax.data.images import Augmentation, View, choose_views, crop_box, read_crop, read_image
 from simvlm_jax.data.pillow_images import load_image
 from simvlm_jax.data.testing_records import draw
 from simvlm_jax.errors import UserError
@@ -94,8 +96,8 @@ def test_crop_is_cut_before_it_is_resized():
     ramp = np.tile(np.arange(200, dtype=np.uint8), (100, 1))
     encoded = encode(Image.fromarray(ramp))
     augmentation = Augmentation(area=(0.5, 0.7))
-    draws = np.random.Generator(np.random.Philox(key=np.array([5, 6], np.uint64))).random(7)
-    _, left, _, width = crop_box(draws[:4], augmentation)
+    (view,) = choose_views(np.array([[5, 6]]), augmentation)
+    _, left, _, width = view.box
     pixels, _ = read(encoded, (5, 6), (10, 20), augmentation)
     wanted = 200 * (left + width * (np.arange(20) + 0.5) / 20) - 0.5
     np.testing.assert_allclose(pixels[5, 1:-1, 0], wanted[1:-1], atol=0.6)
@@ -186,7 +188,8 @@ def test_formats_and_modes_show_the_same_crop(kind, mode):
 
 @pytest.mark.parametrize("number", [0, 1, -(1 << 63), (1 << 63) - 1])
 def test_any_seed_gives_a_crop(number):
-    assert read_crop(encode(halves()), np.array([7, number]), (4, 5), Augmentation()).any()
+    (view,) = choose_views(np.array([[7, number]]), Augmentation())
+    assert read_crop(encode(halves()), view, (4, 5)).any()
 
 
 def test_bombs_are_refused_by_their_headers_in_training_too():
@@ -194,4 +197,63 @@ def test_bombs_are_refused_by_their_headers_in_training_too():
     start = header.index(b"\xff\xc0") + 5
     bomb = header[:start] + struct.pack(">HH", 9000, 9001) + header[start + 4 :]
     with pytest.raises(UserError, match="9001 x 9000 pixels, the limit"):
-        read_crop(bomb, np.array([1, 2]), (8, 8), Augmentation())
+        read_crop(bomb, View(), (8, 8))
+
+
+def test_orientation_that_only_xmp_tells_is_applied_in_training():
+    packet = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf'
+    )
+    packet += b'-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
+    packet += b'tiff:Orientation="3"/></rdf:RDF></x:xmpmeta>'
+    image = halves((64, 64))
+    turned = encode(image, "JPEG", quality=95, xmp=packet)
+    wanted = encode(image.rotate(180), "JPEG", quality=95)
+    view = View((0.2, 0.2, 0.75, 0.75))
+    one, other = (read_crop(content, view, (20, 20)).astype(int) for content in (turned, wanted))
+    assert np.abs(one - other).max() <= 8
+
+
+BOMB = """
+import io, resource, sys
+from PIL import Image
+from simvlm_jax.data.images import View, read_crop
+from simvlm_jax.errors import UserError
+kind, mode = sys.argv[1:]
+file = io.BytesIO()
+Image.new(mode, (9000, 9000)).save(file, kind)
+content = file.getvalue()
+read_crop_error = None
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for size in ((8, 8), (200, 200)):
+    try:
+        read_crop(content, View(), size)
+    except UserError as error:
+        read_crop_error = str(error)
+assert "the limit is" in read_crop_error, read_crop_error
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("JPEG", "L"), ("PNG", "L"), ("GIF", "L"), ("BMP", "1")]
+)
+def test_bombs_take_no_memory(kind, mode):
+    command = [sys.executable, "-c", BOMB, kind, mode]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2_000  # kilobytes; decoded it would be 81,000 or more
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "ICNS", "PDF"])
+def test_formats_that_start_programs_or_take_memory_unasked_are_none(kind):
+    with pytest.raises(UserError, match="no known image format"):
+        read_crop(encode(halves((64, 64)), kind), View(), (8, 8))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_images_of_any_aspect_have_crops(size, kind):
+    content = encode(Image.new("RGB", size, (200, 10, 10)), kind, quality=100)
+    for view in choose_views(np.arange(1, 21).reshape(10, 2), Augmentation(area=(0.1, 1.0))):
+        pixels = read_crop(content, view, (6, 7)).astype(int)
+        assert np.abs(pixels - [200, 10, 10]).max() <= 3
