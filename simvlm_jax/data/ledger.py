@@ -69,7 +69,7 @@ class FailureLedger:
             whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last line
             if whole != text:
                 self._path.write_text(whole, encoding="utf-8")
-            for line in whole.splitlines():
+            for line in whole.split("\n")[:-1]:
                 entry = json.loads(line)
                 entry.pop("step")
                 self._named.add(Failure(**entry))
@@ -119,7 +119,7 @@ class FailureLedger:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 entry = {"step": step, **dataclasses.asdict(failure)}
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                file.write(json.dumps(entry) + "\n")
         if len(self._named) <= TOLD:
             more = "; of further ones nothing is told" if len(self._named) == TOLD else ""
             print(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import seqio
 import tensorflow as tf
 
-from simvlm_jax.data.mapping import map_examples
+from simvlm_jax.data.mapping import NotAtOnceError, map_examples
 from simvlm_jax.data.seeds import PREFIX, example_key, uniform_integer
 from simvlm_jax.errors import UserError
 
@@ -90,6 +90,71 @@ def split_text(
     return tokens[:length], close(rest, fits, end)
 
 
+def split_all(
+    tokens: tf.Tensor, counts: tf.Tensor, keys: tf.Tensor, inputs: int, targets: int, end: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`split_text` of many texts at once.
+
+    Args:
+      tokens: int32 [n, inputs + targets], texts cut to that length and filled up with 0.
+      counts: int32 [n], how many tokens each had before it was cut.
+      keys: int64 [n, 2].
+      inputs: as for `split_text`.
+      targets: as for `split_text`.
+      end: id of the end of the sequence.
+
+    Returns:
+      (prefixes int32 [n, inputs], rests int32 [n, targets]), filled up with 0.
+    """
+    lowest, highest = prefix_bounds(counts, inputs, targets)
+    fits = counts < inputs + targets
+    draws = uniform_integer(keys, lowest, tf.maximum(lowest, highest))
+    lengths = tf.where(fits, draws, inputs)
+    prefixes = tf.where(tf.range(inputs) < lengths[:, None], tokens[:, :inputs], 0)
+    places = lengths[:, None] + tf.range(targets)
+    rests = tf.gather(tf.pad(tokens, [[0, 0], [0, targets]]), places, batch_dims=1)
+    return prefixes, close_all(rests, counts - lengths, fits, end)
+
+
+def encode_all(
+    vocabulary: seqio.Vocabulary, texts: tf.Tensor, most: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Tokenises many texts at once.
+
+    Args:
+      vocabulary: of SentencePiece.
+      texts: string [n].
+      most: tokens that are kept of each.
+
+    Returns:
+      (int32 [n, most] filled up with 0, int32 [n]: how many tokens each text has, uncut).
+
+    Raises:
+      NotAtOnceError: another vocabulary, which may know single texts only, or no limit.
+    """
+    if not isinstance(vocabulary, seqio.SentencePieceVocabulary) or most >= UNLIMITED:
+        raise NotAtOnceError("This vocabulary takes texts one by one.")
+    tokens = vocabulary.encode_tf(texts)
+    counts = tf.cast(tokens.row_lengths(), tf.int32)
+    return tf.cast(tokens[:, :most].to_tensor(shape=[None, most]), tf.int32), counts
+
+
+def close_all(tokens: tf.Tensor, counts: tf.Tensor, whole: tf.Tensor, end: int) -> tf.Tensor:
+    """`close` of many texts at once.
+
+    Args:
+      tokens: int32 [n, m], filled up with 0.
+      counts: int32 [n], the tokens of each.
+      whole: bool [n], whether nothing was cut off and the end fits.
+      end: id of the end of the sequence.
+
+    Returns:
+      int32 [n, m].
+    """
+    ends = tf.range(tf.shape(tokens)[1]) == counts[:, None]
+    return tf.where(ends & (whole & (counts > 0))[:, None], end, tokens)
+
+
 def close(tokens: tf.Tensor, whole: tf.Tensor, end: int) -> tf.Tensor:
     """Appends the end of the sequence to a text that was not cut and is not empty.
 
@@ -143,7 +208,13 @@ def prefix_lm(
         prefix, rest = split_text(tokens, key, inputs, targets, vocabulary.eos_id)
         return {**example, "inputs": prefix, "targets": rest, "targets_pretokenized": text}
 
-    return map_examples(dataset, split)
+    def split_batch(examples: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        tokens, counts = encode_all(vocabulary, examples["targets"], inputs + targets)
+        key = example_key(examples, PREFIX)
+        prefixes, rests = split_all(tokens, counts, key, inputs, targets, vocabulary.eos_id)
+        return {**examples, "inputs": prefixes, "targets": rests}
+
+    return map_examples(dataset, split, at_once=split_batch)
 
 
 def lm(

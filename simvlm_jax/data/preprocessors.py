@@ -8,13 +8,22 @@ import seqio
 import tensorflow as tf
 
 from simvlm_jax.data.mapping import map_examples
-from simvlm_jax.data.prefix import Lengths, close, limits, lm, prefix_lm
+from simvlm_jax.data.prefix import (
+    Lengths,
+    close,
+    close_all,
+    encode_all,
+    limits,
+    lm,
+    prefix_lm,
+)
 from simvlm_jax.data.seeds import CHOICE, augmentation_seed, example_key, uniform_integer
 from simvlm_jax.data.span_corruption import span_corruption
 from simvlm_jax.errors import UserError
 
 Preprocessor = Callable[..., tf.data.Dataset]
 MAX_TEXT_BYTES = 1 << 20  # tokenizing ten times as much takes seconds
+BLANK = r"[\s\p{Z}\p{Cf}]*"  # also the blanks and invisible signs of other scripts
 OBJECTIVES: Mapping[str, Preprocessor] = {
     "prefix_lm": prefix_lm,
     "span_corruption": span_corruption,
@@ -73,11 +82,11 @@ def from_record(
             made["inputs"] = tf.where(sound, fill(inputs, example), "")
         made["targets"] = tf.where(usable, fill(targets, example), "")
         if image is not None:
-            made["image"] = tf.reshape(_field(example, image), [1])
+            made["image"] = _value(example, image)[..., None]
         kept = {name: value for name, value in example.items() if name != image}
         return {**kept, **made}
 
-    return map_examples(dataset, convert)
+    return map_examples(dataset, convert, at_once=convert)
 
 
 def pick_one(dataset: tf.data.Dataset, field: str) -> tf.data.Dataset:
@@ -146,7 +155,16 @@ def source_to_target(
         targets = close(tokens["targets"][:targets_limit], whole, end)
         return {**example, **texts, "inputs": tokens["inputs"][:inputs_limit], "targets": targets}
 
-    return map_examples(dataset, tokenize)
+    def tokenize_all(examples: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        vocabulary = output_features["targets"].vocabulary
+        inputs, _ = encode_all(
+            output_features["inputs"].vocabulary, examples["inputs"], inputs_limit
+        )
+        targets, counts = encode_all(vocabulary, examples["targets"], targets_limit)
+        targets = close_all(targets, counts, counts < targets_limit, vocabulary.eos_id)
+        return {**examples, "inputs": inputs, "targets": targets}
+
+    return map_examples(dataset, tokenize, at_once=tokenize_all)
 
 
 def fill(template: str, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -154,10 +172,10 @@ def fill(template: str, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
 
     Args:
       template: text with field names in braces, for example "a picture of {caption/en}".
-      example: a record; the named fields are strings, scalar or of one element.
+      example: a record, or a batch of them; the named fields are strings, scalar or of one element.
 
     Returns:
-      string scalar.
+      string scalar, or [n] for a batch.
 
     Raises:
       UserError: a field that the record lacks.
@@ -166,25 +184,32 @@ def fill(template: str, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
     for literal, name in _parts(template):
         parts.append(tf.constant(literal))
         if name is not None:
-            parts.append(tf.reshape(_field(example, name), []))
-    return tf.strings.join(parts) if parts else tf.constant("")
+            parts.append(_value(example, name))
+    text = tf.strings.join(parts) if parts else tf.constant("")
+    return tf.broadcast_to(text, tf.shape(example["id"])) if "id" in example else text
 
 
 def _usable(template: str, example: Mapping[str, tf.Tensor], blank: bool) -> tf.Tensor:
-    """Whether every field in a template is a text that can be learnt from (bool scalar)."""
+    """Whether every field in a template is a text that can be learnt from (bool, as `fill`)."""
     usable = tf.constant(True)
     for _, name in _parts(template):
         if name is not None:
-            text = tf.reshape(_field(example, name), [])
+            text = _value(example, name)
             usable &= tf.strings.length(text) <= MAX_TEXT_BYTES
             usable &= tf.strings.unicode_transcode(text, "UTF-8", "UTF-8") == text
             if not blank:
-                usable &= tf.strings.length(tf.strings.strip(text)) > 0
+                usable &= ~tf.strings.regex_full_match(text, BLANK)
     return usable
 
 
 def _parts(template: str) -> list[tuple[str, str | None]]:
     return [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
+
+
+def _value(example: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
+    """A field without its last axis where that has one element."""
+    value = _field(example, name)
+    return tf.squeeze(value, -1) if value.shape.rank and value.shape[-1] == 1 else value
 
 
 def _field(example: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:

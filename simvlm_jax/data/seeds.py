@@ -16,7 +16,7 @@ from simvlm_jax.errors import UserError
 PREFIX, IMAGE, SPANS, CHOICE = 1, 2, 3, 4
 # Odd 64-bit numbers without a pattern (SplitMix64's), as int64: no small seed, epoch or id makes up
 # for a step of another.
-PHILOX = 1  # tf.random.Algorithm.PHILOX
+MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))  # SplitMix64's, by Vigna
 USE_STEP, EPOCH_STEP = -7046029254386353131, -4658895280553007687
 
 
@@ -29,7 +29,7 @@ def example_key(example: Mapping[str, tf.Tensor], stream: int) -> tf.Tensor:
       stream: which use: PREFIX, IMAGE, SPANS or CHOICE.
 
     Returns:
-      int64 [2], a seed for `tf.random.stateless_*`.
+      int64 [2], a seed for `tf.random.stateless_*`; [n, 2] for a batch of records.
 
     Raises:
       UserError: the records have no `id`.
@@ -40,12 +40,13 @@ def example_key(example: Mapping[str, tf.Tensor], stream: int) -> tf.Tensor:
             f"has only {sorted(example)}; add it when the data is prepared."
         )
     zero = tf.constant(0, tf.int64)
-    seed, epoch, identity = (
-        tf.cast(value, tf.int64)
-        for value in (example.get("seed", zero), example.get("epoch", zero), example["id"])
+    identity = tf.cast(example["id"], tf.int64)
+    seed, epoch = (  # of a batch of records, as many as ids
+        tf.cast(example.get(name, zero), tf.int64) + tf.zeros_like(identity)
+        for name in ("seed", "epoch")
     )
-    # Integer products wrap around. Plain arithmetic suffices: Philox, which takes the key, mixes.
-    return tf.stack([seed + _wrapped(stream * USE_STEP), identity + epoch * EPOCH_STEP])
+    # Integer products wrap around. Plain arithmetic suffices: what takes the key mixes it.
+    return tf.stack([seed + _wrapped(stream * USE_STEP), identity + epoch * EPOCH_STEP], axis=-1)
 
 
 def fold_in(key: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
@@ -62,19 +63,23 @@ def fold_in(key: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
 
 
 def uniform_integer(key: tf.Tensor, low: tf.Tensor | int, high: tf.Tensor | int) -> tf.Tensor:
-    """Draws one int32 from low..high, both ends included, as a function of `key` (integer [2])."""
+    """Draws an integer as a function of a key, by SplitMix64.
+
+    TensorFlow's own stateless draws take one key at a time and twenty more ops for each.
+
+    Args:
+      key: integer [..., 2].
+      low: int32 [...], the smallest number.
+      high: int32 [...], the largest one.
+
+    Returns:
+      int32 [...], uniform over low..high, both ends included.
+    """
     low, high = tf.cast(low, tf.int32), tf.cast(high, tf.int32)
     words = tf.bitcast(tf.cast(key, tf.int64), tf.uint64)
-    # tf.random.stateless_uniform without its mixing of the seed, which takes twenty more ops for
-    # every example: Philox is made to be fed with counters.
-    return tf.raw_ops.StatelessRandomUniformIntV2(
-        shape=[],
-        key=words[:1],
-        counter=tf.concat([words[1:], tf.zeros([1], tf.uint64)], axis=0),
-        alg=PHILOX,
-        minval=low,
-        maxval=high + 1,
-    )
+    mixed = _mixed_in_graph(_mixed_in_graph(words[..., 0]) + words[..., 1])
+    number = tf.cast(tf.bitwise.right_shift(mixed, tf.constant(11, tf.uint64)), tf.int64)
+    return low + tf.cast(number % tf.cast(high - low + 1, tf.int64), tf.int32)
 
 
 def uniform_draws(seeds: np.ndarray, count: int) -> np.ndarray:
@@ -96,9 +101,16 @@ def uniform_draws(seeds: np.ndarray, count: int) -> np.ndarray:
 
 
 def _mixed(words: np.ndarray) -> np.ndarray:
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+    for shift, factor in MIXING:
         words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
     return words ^ (words >> np.uint64(31))
+
+
+def _mixed_in_graph(words: tf.Tensor) -> tf.Tensor:
+    for shift, factor in MIXING:
+        shifted = tf.bitwise.right_shift(words, tf.constant(shift, tf.uint64))
+        words = tf.bitwise.bitwise_xor(words, shifted) * tf.constant(factor, tf.uint64)
+    return tf.bitwise.bitwise_xor(words, tf.bitwise.right_shift(words, tf.constant(31, tf.uint64)))
 
 
 def augmentation_seed(example: Mapping[str, tf.Tensor]) -> tf.Tensor:

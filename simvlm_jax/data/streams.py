@@ -82,6 +82,8 @@ class GroupStream:
             source, lengths that do not fit a task, or a task that filters or multiplies examples.
         """
         _check_layout(pairs, documents, groups, host_index, host_count)
+        if threads is not None and threads < 1:
+            raise UserError(f"threads={threads} must be 1 or more, or None for one for each core.")
         self.ledger = ledger or FailureLedger()
         self._groups, self._host_index, self._host_count = groups, host_index, host_count
         self._threads = threads or len(os.sched_getaffinity(0))
@@ -141,6 +143,8 @@ class GroupStream:
         Raises:
           UserError: too many records cannot be used.
         """
+        if start_step < 0:
+            raise UserError(f"There is no step {start_step}; they count from 0.")
         pool = ThreadPoolExecutor(self._threads, "batches")
         pending: collections.deque[tuple[int, Batch, list[Future]]] = collections.deque()
         step = start_step

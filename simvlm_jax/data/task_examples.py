@@ -13,7 +13,8 @@ import tensorflow as tf
 from simvlm_jax.data.features import SimVLMFeatureConverter, token_features
 from simvlm_jax.data.images import Augmentation, View, choose_views, read_crop
 from simvlm_jax.data.ledger import Failure
-from simvlm_jax.data.mapping import map_examples
+from simvlm_jax.data.mapping import ExampleBatch, map_examples
+from simvlm_jax.data.order import order_key
 from simvlm_jax.data.pillow_images import IN_MEMORY
 from simvlm_jax.data.plain import check_task
 from simvlm_jax.data.sources import Records, Unreadable
@@ -21,6 +22,8 @@ from simvlm_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 Causes = dict[int, str]  # by row
+TEXTS = ("inputs", "targets")
+UNREPEATABLE = ("Shuffle", "Random", "StatefulRandom", "StatefulUniform", "TruncatedNormal")  # ops
 NO_TEXT = "it has no text to learn from (blank, not UTF-8, or over a megabyte)"
 
 
@@ -50,15 +53,21 @@ class TaskExamples:
           UserError: no such task or split, an empty source, one that cannot be read by index,
             lengths that do not fit, or a task that filters or multiplies examples.
         """
-        self.name, self._lengths, self._seed = name, dict(lengths), int(seed)
+        self.name, self._lengths = name, dict(lengths)
+        self._seed = order_key(seed, name)  # equal ids of two tasks have nothing in common
         self._image_size = image_size
         self._augmentation = augmentation or Augmentation()
         self._task = check_task(name, lengths)
         self._records = _open(self._task, split)
         self._placeholder = self._task.source.placeholder()
-        self._check_one_to_one()
         strings, numbers = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)
-        self._process = tf.function(self._preprocess, input_signature=[strings, numbers, numbers])
+        self._process = tf.function(
+            self._preprocess,
+            input_signature=[strings, numbers, numbers],
+            autograph=False,  # that of the preprocessors' own maps stays
+            reduce_retracing=True,
+        )
+        self._check()
 
     def __len__(self) -> int:
         """Returns the number of records, so of examples in an epoch."""
@@ -119,19 +128,17 @@ class TaskExamples:
     def _made(
         self, serialized: list[bytes], indices: np.ndarray, epochs: np.ndarray
     ) -> tuple[Arrays, Causes]:
-        """Preprocesses all rows at once; where one fails, finds out which and empties it."""
+        """Preprocesses all rows at once; where one fails, finds it by halves and empties it."""
         try:
             return self._run(serialized, indices, epochs), {}
         except tf.errors.OpError as error:
             if len(serialized) == 1:
-                empty = self._run([self._placeholder], indices, epochs)
-                return empty, {0: _cause(error)}
-        rows = [
-            self._made(serialized[row : row + 1], indices[row : row + 1], epochs[row : row + 1])
-            for row in range(len(serialized))
-        ]
-        arrays = {name: np.concatenate([made[name] for made, _ in rows]) for name in rows[0][0]}
-        return arrays, {row: cause[0] for row, (_, cause) in enumerate(rows) if cause}
+                return self._run([self._placeholder], indices, epochs), {0: _cause(error)}
+        middle = len(serialized) // 2
+        first, causes = self._made(serialized[:middle], indices[:middle], epochs[:middle])
+        last, more = self._made(serialized[middle:], indices[middle:], epochs[middle:])
+        joined = {name: np.concatenate([first[name], last[name]]) for name in first}
+        return joined, causes | {middle + row: cause for row, cause in more.items()}
 
     def _run(self, serialized: list[bytes], indices: np.ndarray, epochs: np.ndarray) -> Arrays:
         made = self._process(np.array(serialized, object), indices, epochs)
@@ -141,8 +148,38 @@ class TaskExamples:
         self, serialized: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """[n] records -> token features [n, L], and `encoded` and `example_seed` of images."""
-        features = ["inputs", "targets"]
-        shapes = {name: [self._lengths[name]] for name in features}
+        made = self._at_once(serialized, indices, epochs)
+        if made is None:
+            made = self._one_by_one(serialized, indices, epochs)
+        inputs, targets = (
+            tf.ensure_shape(made[name], [None, self._lengths[name]]) for name in TEXTS
+        )
+        tokens = token_features(inputs, targets)
+        if "image" not in self._lengths:
+            return tokens
+        return {**tokens, "encoded": made["image"][:, 0], "example_seed": made["example_seed"]}
+
+    def _at_once(
+        self, serialized: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor
+    ) -> dict[str, tf.Tensor] | None:
+        """All examples by preprocessors that know batches, or None where one does not."""
+        parsed = self._task.source.parse_batch(serialized, indices)
+        if parsed is None:
+            return None
+        batch = ExampleBatch({**parsed, **self._more(epochs)})
+        try:
+            made = self._preprocessed(batch).examples
+            rows = {name: made[name] for name in TEXTS}
+            missing = {name: self._lengths[name] - rows[name].shape[1] for name in TEXTS}
+        except Exception:  # whatever it is, it is told where examples are taken one by one
+            return None
+        padded = {name: tf.pad(rows[name], [[0, 0], [0, missing[name]]]) for name in TEXTS}
+        return {**made, **padded}
+
+    def _one_by_one(
+        self, serialized: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        shapes = {name: [self._lengths[name]] for name in TEXTS}
         if "image" in self._lengths:
             shapes |= {"image": [1], "example_seed": [2]}
         examples = map_examples(
@@ -153,32 +190,58 @@ class TaskExamples:
         options.autotune.enabled = False
         options.experimental_optimization.map_fusion = True  # halves the time of small functions
         batch = examples.padded_batch(tf.size(indices, tf.int64), shapes).with_options(options)
-        made = batch.get_single_element()
-        tokens = token_features(
-            *(tf.ensure_shape(made[name], [None, self._lengths[name]]) for name in features)
-        )
-        if "image" not in self._lengths:
-            return tokens
-        return {**tokens, "encoded": made["image"][:, 0], "example_seed": made["example_seed"]}
+        return batch.get_single_element()
 
     def _examples(
         self, serialized: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor
     ) -> tf.data.Dataset:
-        seeds = tf.fill(tf.shape(epochs), tf.constant(self._seed, tf.int64))
-        more = {"epoch": epochs, "seed": seeds}
-        examples = self._task.source.parse_all(serialized, indices, more)
-        return self._task.preprocess_postcache(
-            self._task.preprocess_precache(examples), self._lengths
-        )
+        def parse(
+            data: tf.Tensor, index: tf.Tensor, more: dict[str, tf.Tensor]
+        ) -> dict[str, tf.Tensor]:
+            return {**self._task.source.parse(data, index), **more}
 
-    def _check_one_to_one(self) -> None:
-        zeros = tf.zeros([2], tf.int64)
-        two = tf.constant([self._placeholder] * 2)
-        if self._examples(two, zeros, zeros).cardinality() != 2:
+        records = tf.data.Dataset.from_tensor_slices((serialized, indices, self._more(epochs)))
+        return self._preprocessed(map_examples(records, parse))
+
+    def _more(self, epochs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the stream knows of examples beside their records."""
+        seeds = tf.fill(tf.shape(epochs), tf.constant(self._seed, tf.int64))
+        return {"epoch": epochs, "seed": seeds}
+
+    def _preprocessed(self, examples: tf.data.Dataset | ExampleBatch):
+        task = self._task
+        return task.preprocess_postcache(task.preprocess_precache(examples), self._lengths)
+
+    def _check(self) -> None:
+        """Refuses a task whose examples a step would not tell, or that cannot be run at all."""
+        zeros = np.zeros(2, np.int64)
+        two = [self._placeholder] * 2
+        if (
+            self._examples(tf.constant(two), tf.constant(zeros), tf.constant(zeros)).cardinality()
+            != 2
+        ):
             raise UserError(
                 f"The task {self.name!r} filters or multiplies examples while training, so a step "
                 "would not tell its examples; do that when the data is prepared."
             )
+        definition = self._process.get_concrete_function().graph.as_graph_def()
+        nodes = [n for part in (definition, *definition.library.function) for n in _nodes(part)]
+        if found := sorted({node.op for node in nodes if node.op.startswith(UNREPEATABLE)}):
+            raise UserError(
+                f"The task {self.name!r} shuffles or draws random numbers ({found[0]}) that no "
+                "step tells; draw by simvlm_jax.data.seeds.example_key."
+            )
+        try:
+            self._run(two, zeros, zeros)
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"The task {self.name!r} cannot preprocess an empty record, which takes the place "
+                f"of a bad one: {_cause(error)}."
+            ) from error
+
+
+def _nodes(part):
+    return part.node if hasattr(part, "node") else part.node_def
 
 
 def _open(task: seqio.Task, split: str) -> Records:
@@ -200,6 +263,7 @@ def _cause(error: tf.errors.OpError) -> str:
         ("is required but could not be found", "a field is missing"),
         ("Data types don't match", "a field has another type than the source says"),
         ("Could not parse example input", "it is no tf.train.Example"),
+        ("Attempted to pad to a smaller size", "a feature is longer than the task's length of it"),
     ):
         if sign in message:
             return cause

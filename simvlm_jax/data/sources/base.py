@@ -15,7 +15,6 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from simvlm_jax.data.mapping import map_examples
 from simvlm_jax.data.python_calls import numpy_function
 from simvlm_jax.errors import UserError
 
@@ -177,27 +176,20 @@ class RecordSource(seqio.DataSource, abc.ABC):
         identity = {"id": tf.cast(index, tf.int64)}
         return {**identity, **tf.io.parse_single_example(serialized, self._features)}
 
-    def parse_all(
-        self, serialized: tf.Tensor, indices: tf.Tensor, more: Mapping[str, tf.Tensor]
-    ) -> tf.data.Dataset:
-        """Parses many records, at once where that is possible: it takes half the time.
+    def parse_batch(self, serialized: tf.Tensor, indices: tf.Tensor) -> dict[str, tf.Tensor] | None:
+        """Parses many records at once, in a fraction of the time that one by one takes.
 
         Args:
           serialized: string [n].
           indices: int64 [n], each record's index in its split.
-          more: what else to put beside the features, each [n, ...].
 
         Returns:
-          A dataset of n dictionaries as from `parse`, with their values of `more`.
+          As from `parse`, with a first axis [n]; None for features of any number of values, which
+          would be padded to the longest.
         """
-        if all(isinstance(f, tf.io.FixedLenFeature) for f in self._features.values()):
-            parsed = {"id": indices, **tf.io.parse_example(serialized, self._features), **more}
-            return tf.data.Dataset.from_tensor_slices(parsed)
-        # At once, lists of several lengths would be padded to the longest one.
-        records = tf.data.Dataset.from_tensor_slices((serialized, indices, dict(more)))
-        return map_examples(
-            records, lambda data, index, values: {**self.parse(data, index), **values}
-        )
+        if not all(isinstance(f, tf.io.FixedLenFeature) for f in self._features.values()):
+            return None
+        return {"id": indices, **tf.io.parse_example(serialized, self._features)}
 
     def placeholder(self) -> bytes:
         """Returns a record with every feature, all empty or 0, for the place of a bad one.
