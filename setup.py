@@ -26,6 +26,7 @@ CORE = [
     "simplejpeg>=1.9,<2",  # whole JPEG files in one call, faster on several threads
     "cykooz-resizer>=4.0.1,<5",  # Pillow's bilinear filter, to one of 256 levels, faster
     "pyarrow>=26.0.1,<27",  # Parquet
+    "etils[epath]>=1.15.0,<2",  # a run's folder may be in a bucket
     "fsspec>=2026.9.0,<2027",  # shards in any store by one interface
     "google-crc32c>=1.9,<2",  # checksums of records, in C
     "zstandard>=0.25.0,<0.26",  # text in .zst

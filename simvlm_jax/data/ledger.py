@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from etils import epath
+
 from simvlm_jax.errors import UserError
 
 NAMED = 100_000  # at most so many records are named; all are counted
@@ -51,7 +53,7 @@ class FailureLedger:
         self._steps: collections.deque[tuple[int, int]] = collections.deque()  # examples, failures
         self._examples = self._failures = 0  # in the window
         self._named: set[Failure] = set()
-        self._path: Path | None = None
+        self._path: epath.Path | None = None
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
 
     def open(self, folder: str | Path, host_index: int = 0, host_count: int = 1) -> None:
@@ -63,12 +65,12 @@ class FailureLedger:
           host_count: how many there are; each writes a file of its own.
         """
         host = f"-{host_index:05d}-of-{host_count:05d}" if host_count > 1 else ""
-        self._path = Path(folder) / f"ledger{host}.jsonl"
+        self._path = epath.Path(folder) / f"ledger{host}.jsonl"  # T5X's folder may be in a bucket
         if self._path.exists():
-            text = self._path.read_text(encoding="utf-8")
+            text = self._path.read_text()
             whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last line
             if whole != text:
-                self._path.write_text(whole, encoding="utf-8")
+                self._path.write_text(whole)
             for line in whole.split("\n")[:-1]:
                 entry = json.loads(line)
                 entry.pop("step")
@@ -108,7 +110,7 @@ class FailureLedger:
             raise UserError(
                 f"{self._failures} of the newest {self._examples} examples could not be used, the "
                 f"last one record {last.key} of {last.shard} in {last.source} ({last.cause}); "
-                f"mend the data or raise largest_share above {self._largest_share}."
+                f"mend the data or set UNUSABLE_SHARE above {self._largest_share}."
             )
 
     def _name(self, step: int, failure: Failure) -> None:
@@ -117,7 +119,7 @@ class FailureLedger:
         self._named.add(failure)
         if self._path:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
+            with self._path.open("a") as file:
                 entry = {"step": step, **dataclasses.asdict(failure)}
                 file.write(json.dumps(entry) + "\n")
         if len(self._named) <= TOLD:

@@ -83,6 +83,15 @@ def test_a_line_that_a_kill_cut_short_is_written_again(tmp_path):
     assert path.read_text() == whole
 
 
+def test_names_of_any_characters_are_read_back(tmp_path):
+    odd = [failure(0, "a\u2028b\u0085c"), failure(1, "a\nb"), failure(2, "\udc80.jpg")]
+    for _ in range(2):
+        made = FailureLedger()
+        made.open(tmp_path)
+        made.note(0, 1000, odd)
+    assert len((tmp_path / "ledger.jsonl").read_text().split("\n")) == len(odd) + 1
+
+
 def test_every_host_has_a_file_of_its_own(tmp_path):
     for host in range(2):
         made = FailureLedger()
