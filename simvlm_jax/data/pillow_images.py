@@ -73,22 +73,24 @@ def render(
     Returns:
       uint8 [height, width, 3].
     """
-    (top, rows), (left, columns) = (
-        window(box[axis], box[axis + 2], image.size[1 - axis], image_size[axis]) for axis in (0, 1)
-    )
+    left, top = 0, 0
+    if image.mode == "RGBA":  # a copy of just the part that is needed: images may be large
+        (top, rows), (left, columns) = (
+            window(box[axis], box[axis + 2], image.size[1 - axis], image_size[axis])
+            for axis in (0, 1)
+        )
+        opaque = Image.new("RGB", (columns, rows), background)
+        opaque.paste(image, (-left, -top), mask=image)
+    else:
+        opaque = image
     inner = resizer.CropBox(
         left=max(box[1] * image.width - left, 0.0),
         top=max(box[0] * image.height - top, 0.0),
-        width=min(box[3] * image.width, columns),
-        height=min(box[2] * image.height, rows),
+        width=min(box[3] * image.width, opaque.width),
+        height=min(box[2] * image.height, opaque.height),
     )
-    image = image.crop((left, top, left + columns, top + rows))
-    if image.mode == "RGBA":
-        opaque = Image.new("RGB", image.size, background)
-        opaque.paste(image, mask=image.getchannel("A"))
-        image = opaque
     result = Image.new("RGB", image_size[::-1])
-    thread_s_resizer().resize_pil(image, result, bilinear(inner))
+    thread_s_resizer().resize_pil(opaque, result, bilinear(inner))
     return np.asarray(result)
 
 

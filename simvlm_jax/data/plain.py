@@ -1,14 +1,22 @@
 """Plain batches for evaluation: every example of a split once, in file order."""
 
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import seqio
+import tensorflow as tf
 
 from simvlm_jax.data.features import SimVLMFeatureConverter
 from simvlm_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+OUR_SENTENCE = re.compile(r"\bUserError: (.+)")
+# What TensorFlow says of its graph before it says what is wrong.
+GRAPH_PREFIX = re.compile(r"^(\{\{.*?\}\} )?(Error in .*? with iterator: \S+: )?")
+LONGEST_CAUSE = 300  # TensorFlow repeats the record that it cannot parse
 
 
 def plain_batches(
@@ -32,7 +40,8 @@ def plain_batches(
       batch is filled up with zeros, so with loss weight 0.
 
     Raises:
-      UserError: an unknown task or split, or lengths that do not fit the task.
+      UserError: an unknown task or split, lengths that do not fit the task, or a record that
+        cannot be read or parsed.
     """
     check_task(task_name, lengths)
     dataset = seqio.get_dataset(
@@ -44,7 +53,7 @@ def plain_batches(
         num_epochs=1,
         verbose=False,
     )
-    for batch in dataset.batch(batch_size).as_numpy_iterator():
+    for batch in _read(dataset.batch(batch_size), task_name, split):
         count = len(batch["decoder_loss_weights"])
         missing = batch_size - count
         yield {name: _fill_up(array, missing) for name, array in batch.items()}, count
@@ -62,15 +71,22 @@ def evaluation_examples(task_name: str, split: str) -> list[dict[str, str | int 
       `targets_pretokenized` (`inputs_pretokenized`); bytes are decoded as UTF-8. No image.
 
     Raises:
-      UserError: an unknown task or split.
+      UserError: an unknown task or split, a record that cannot be read or parsed, or a text that
+        is not UTF-8.
     """
     dataset = get_task(task_name).get_dataset(None, split, shuffle=False, num_epochs=1)
     scalars = [name for name, spec in dataset.element_spec.items() if spec.shape.rank == 0]
     dataset = dataset.map(lambda example: {name: example[name] for name in scalars})
-    return [
-        {name: v.decode() if isinstance(v, bytes) else v.item() for name, v in example.items()}
-        for example in dataset.as_numpy_iterator()
-    ]
+    try:
+        return [
+            {name: v.decode() if isinstance(v, bytes) else v.item() for name, v in example.items()}
+            for example in _read(dataset, task_name, split)
+        ]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"The split {split!r} of the task {task_name!r} has a text that is not UTF-8 "
+            f"({error.reason} at byte {error.start}); prepare the data again."
+        ) from error
 
 
 def get_task(name: str) -> seqio.Task:
@@ -107,3 +123,24 @@ def check_task(name: str, lengths: Mapping[str, int]) -> seqio.Task:
 
 def _fill_up(array: np.ndarray, missing: int) -> np.ndarray:
     return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+
+
+def _read(dataset: tf.data.Dataset, task_name: str, split: str) -> Iterator[Any]:
+    """Yields what a dataset holds, and says in one sentence why it cannot be read."""
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        message, cause = error.message, error
+    # So ends a message that holds a record's bytes.
+    except UnicodeDecodeError as error:
+        message, cause = error.object.decode(errors="replace"), error
+    else:
+        return
+    if ours := OUR_SENTENCE.search(message):
+        raise UserError(ours[1]) from cause
+    first_line = GRAPH_PREFIX.sub("", message.strip()).partition("\n")[0]
+    first_line = "".join(letter if letter.isprintable() else "\ufffd" for letter in first_line)
+    raise UserError(
+        f"The split {split!r} of the task {task_name!r} cannot be read: "
+        f"{textwrap.shorten(first_line, LONGEST_CAUSE)}; prepare the data again."
+    ) from cause

@@ -1,7 +1,8 @@
 """Where arrays lie: one mesh axis over the local devices, and batches that are put there ahead."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -45,8 +46,10 @@ def require_divisible(input_shapes: Mapping[str, tuple[int, ...]], count: int) -
         )
 
 
-def prefetch(batches: Iterator[dict], count: int, mesh: Mesh) -> Iterator[dict]:
+def prefetch(batches: Iterator[dict], count: int, mesh: Mesh) -> Iterator[Future[dict]]:
     """Takes batches in a thread, one ahead of the one in use, and puts them on the devices.
+
+    At its end, and when it is closed, it ends the thread and closes `batches`, if that can be.
 
     Args:
         batches: Dictionaries of arrays whose first axis is the groups.
@@ -54,21 +57,22 @@ def prefetch(batches: Iterator[dict], count: int, mesh: Mesh) -> Iterator[dict]:
         mesh: The devices.
 
     Yields:
-        The same dictionaries, on the devices. What `batches` raises is raised here.
-
-    Raises:
-        UserError: If there are fewer batches than that.
+        Futures of the same dictionaries, on the devices: so the reader knows whether it has to
+        wait. Their results raise what `batches` raises, and a UserError if there are fewer batches
+        than `count`.
     """
     sharding = by_group(mesh)
 
-    def take() -> dict | None:
-        batch = next(batches, None)
-        return None if batch is None else jax.device_put(batch, sharding)
+    def take(left: int) -> dict:
+        if (batch := next(batches, None)) is None:
+            raise UserError(f"The data ended {left} steps before the run: it must repeat.")
+        return jax.device_put(batch, sharding)
 
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(take)
+    with contextlib.ExitStack() as stack:
+        stack.callback(getattr(batches, "close", lambda: None))
+        thread = ThreadPoolExecutor(1)  # it ends first: a generator at work cannot be closed
+        stack.callback(thread.shutdown, cancel_futures=True)
+        following = thread.submit(take, count)
         for left in reversed(range(count)):
-            if (batch := following.result()) is None:
-                raise UserError(f"The data ended {left + 1} steps before the run: it must repeat.")
-            following = thread.submit(take) if left else None
-            yield batch
+            future, following = following, thread.submit(take, left) if left else None
+            yield future

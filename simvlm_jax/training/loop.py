@@ -12,6 +12,7 @@ After SIGTERM the run then leaves with exit code 0, once the save is done.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def compile_step(
 def _run(
     step_function: Callable,
     state: TrainState,
-    batches: Iterator[dict],
+    batches: Iterator[Future[dict]],
     termination: Termination,
     checkpoints: Checkpoints,
     progress: Progress,

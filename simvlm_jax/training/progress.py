@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,16 @@ class Progress:
         if self._writer:
             self._writer.close()
 
-    def watch(self, batches: Iterator[dict]) -> Iterator[dict]:
-        """Yields the batches and measures how long the run waits for them."""
-        while True:
-            before = time.monotonic()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            self._waited += time.monotonic() - before
-            yield batch
+    def watch(self, batches: Iterator[Future[dict]]) -> Iterator[dict]:
+        """Yields the batches and measures how long the devices wait for them."""
+        for future in batches:
+            if not future.done():
+                # The host runs ahead: it waits for data while the devices still have work.
+                jax.block_until_ready(self._pending[-1:])
+                before = time.monotonic()
+                future.result()
+                self._waited += time.monotonic() - before
+            yield future.result()
 
     def add(self, metrics: dict) -> None:
         """Notes the clu metrics of one step without waiting for them."""

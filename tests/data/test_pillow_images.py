@@ -114,6 +114,29 @@ def test_a_large_jpeg_is_decoded_at_the_scale_that_is_needed(size, scale):
     assert np.abs(load_image(file.getvalue(), size) - whole).max() <= 3
 
 
+MEMORY = """
+import pathlib, sys
+from simvlm_jax.data.pillow_images import decode, render
+
+def highest():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+image = decode(sys.argv[1])
+before = highest()
+render(image, (32, 32), (0.01, 0.01, 0.98, 0.98))
+print((highest() - before) / (image.width * image.height))
+"""
+
+
+@pytest.mark.parametrize(("mode", "bytes_per_pixel"), [("RGB", 0), ("RGBA", 4)])
+def test_a_large_image_is_not_copied_more_than_it_must(tmp_path, mode, bytes_per_pixel):
+    path = save(tmp_path / "a.png", Image.new(mode, (3000, 3000), 7), compress_level=1)
+    command = [sys.executable, "-c", MEMORY, path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < bytes_per_pixel + 1.5
+
+
 def test_a_bomb_is_refused_from_its_header():
     for width, height in [(9000, 9000), (100_000, 100_000)]:
         with pytest.raises(UserError, match="limit") as caught:

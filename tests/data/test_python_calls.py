@@ -1,4 +1,4 @@
-"""A stream may be left at any moment: deleting its pipeline must not wait for ever."""
+"""A pipeline may be left at any moment: deleting it must not wait for ever."""
 
 import os
 import subprocess
@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from simvlm_jax.data import python_calls
 
-LEAVE = """
+LENGTHS = {"image": 1, "example_seed": 2, "inputs": 16, "targets": 16}
+# Large images, so that a pipeline that is left has many calls of Python before it.
+LEAVE = f"""
 import simvlm_jax.tasks
-from simvlm_jax.data.streams import GroupStream
+from simvlm_jax.data.plain import plain_batches
 
-lengths = {"image": 1, "example_seed": 2, "inputs": 16, "targets": 16}
 for number in range(15):
-    stream = GroupStream({"openmoji_prefix_lm": 8}, {}, 16, lengths, {}, (64, 64), seed=number)
-    batches = stream.batches(0)
+    batches = plain_batches("openmoji_prefix_lm", "train", {LENGTHS}, (512, 512), 2)
     next(batches)
     if number % 2:
         batches.close()
@@ -25,28 +25,24 @@ for number in range(15):
         del batches
 print("left")
 """
-
-
-FAIL = """
+FAIL = f"""
 import simvlm_jax.tasks
-from simvlm_jax.data.streams import GroupStream
+from simvlm_jax.data.plain import plain_batches
 
-lengths = {"image": 1, "example_seed": 2, "inputs": 16, "targets": 16}
-stream = GroupStream({"openmoji_prefix_lm": 8}, {}, 64, lengths, {}, (224, 224), seed=0)
-batches = stream.batches(0)
+batches = plain_batches("openmoji_prefix_lm", "train", {LENGTHS}, (1024, 1024), 1)
 next(batches)
 raise KeyError("as anything may")
 """
 
 
-def test_a_program_that_fails_beside_a_stream_ends(made_data):
+def test_a_program_that_fails_beside_a_pipeline_ends(made_data):
     environment = os.environ | {"SIMVLM_DATA_DIR": str(made_data)}
     command = [sys.executable, "-c", FAIL]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "as anything may" in done.stderr
 
 
-def test_streams_are_left_while_they_read_ahead(made_data):
+def test_pipelines_are_left_while_they_read_ahead(made_data):
     environment = os.environ | {"SIMVLM_DATA_DIR": str(made_data)}
     command = [sys.executable, "-c", LEAVE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ def test_batches_come_in_order_and_one_ahead_in_another_thread():
             yield {"inputs": np.full((2, 3), step)}
 
     prepared = devices.prefetch(batches(), 5, devices.local_mesh())
-    for step, batch in enumerate(prepared):
+    for step, future in enumerate(prepared):
+        batch = future.result()
         np.testing.assert_array_equal(batch["inputs"], np.full((2, 3), step))
         assert len(taken) in (step + 1, min(step + 2, 5))
     assert step == 4 and taken == list(range(5))
@@ -42,18 +44,46 @@ def test_errors_of_the_data_and_its_end_arrive():
 
     mesh = devices.local_mesh()
     prepared = devices.prefetch(broken(), 3, mesh)
-    next(prepared)
+    next(prepared).result()
     with pytest.raises(KeyError, match="record 7"):
-        next(prepared)
+        next(prepared).result()
+    short = devices.prefetch(iter([{"inputs": np.zeros(1)}]), 3, mesh)  # it has no close()
     with pytest.raises(UserError, match="The data ended 2 steps before the run"):
-        list(devices.prefetch(iter([{"inputs": np.zeros(1)}]), 3, mesh))
+        [future.result() for future in short]
+    short.close()
 
 
-def test_closing_ends_the_thread():
-    before = threading.active_count()
-    prepared = devices.prefetch(
-        ({"inputs": np.zeros(1)} for _ in range(9)), 9, devices.local_mesh()
-    )
-    next(prepared)
+def test_a_batch_that_is_not_there_yet_can_be_told():
+    released = threading.Event()
+
+    def batches():
+        released.wait(10)
+        yield {"inputs": np.zeros(1)}
+
+    prepared = devices.prefetch(batches(), 1, devices.local_mesh())
+    future = next(prepared)
+    assert not future.done()
+    released.set()
+    assert list(future.result(10)) == ["inputs"]
     prepared.close()
-    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("taken", [1, 2, 9])
+def test_its_end_ends_the_thread_and_then_the_batches(taken):
+    threads, alive = [], []
+
+    def batches():
+        threads.append(threading.current_thread())
+        try:
+            for _ in range(99):
+                time.sleep(0.01)  # so that the thread is at work when it is told to end
+                yield {"inputs": np.zeros(1)}
+        finally:
+            alive.append(threads[0].is_alive())
+
+    given = batches()  # held here, so that nobody but `prefetch` ends it
+    prepared = devices.prefetch(given, 9, devices.local_mesh())
+    for _ in range(taken):
+        next(prepared).result()
+    prepared.close()
+    assert alive == [False] and not threads[0].is_alive()

@@ -78,27 +78,79 @@ def test_means_rates_and_seconds(tmp_path, monkeypatch, capsys):
     ]
 
 
-def test_waiting_for_data_and_what_the_data_tells(tmp_path, monkeypatch):
-    clock, written = [0.0], []
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+class Simulated:
+    """A device, a thread that makes batches one ahead, and a clock for both, in seconds."""
 
-    def slow():
-        for number in range(3):
-            clock[0] += 2 * number
-            yield number
+    def __init__(self, step, batch):
+        self.clock = self.busy_until = self.idle = self.made = 0.0
+        self.step, self.batch = step, batch
 
-    with Progress(tmp_path, 0, 3, 1e9, False, lambda: {"epoch/a": 0.5}) as told:
+    def futures(self, count):
+        """What `prefetch` yields: batch k is begun once k - 1 is made and k - 2 in use."""
+        begun_from = 0.0
+        for _ in range(count):
+            self.made = max(self.made, begun_from) + self.batch
+            begun_from = self.clock
+            arrives = self.made
+            yield SimpleNamespace(
+                done=lambda arrives=arrives: self.clock >= arrives,
+                result=lambda arrives=arrives: self.wait_until(arrives),
+            )
+
+    def dispatch(self):
+        """Sends a step to the device and returns when that will have done it."""
+        begins = max(self.clock, self.busy_until)
+        self.idle += begins - self.busy_until
+        self.busy_until = begins + self.step
+        return self.busy_until
+
+    def wait_until(self, moment):
+        self.clock = max(self.clock, moment)
+
+
+class SimulatedMetric:
+    """The metric of a step that is done at a moment of the simulation."""
+
+    def __init__(self, simulated, ends):
+        self.block_until_ready = lambda: simulated.wait_until(ends)
+
+    def merge(self, _):
+        return self
+
+    def compute(self):
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    ("step", "batch", "share"), [(5, 3, 0.0), (3, 5, 0.4), (4, 4, 0.0), (1, 10, 0.9)]
+)
+def test_only_the_time_in_which_the_device_has_nothing_to_do_is_waited(
+    tmp_path, monkeypatch, step, batch, share
+):
+    simulated, written = Simulated(step, batch), []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: simulated.clock)
+    with Progress(tmp_path, 0, 101, 1e9, False, lambda: {"epoch/a": 0.5}) as told:
         told._writer = SimpleNamespace(
             write_scalars=lambda _, values: written.append(values),
             flush=lambda: None,
             close=lambda: None,
         )
-        for number in told.watch(slow()):
-            told.add(step_metrics(6, 3))
-            clock[0] += 4
-            told.report(number + 1)
-    assert [values.get("waiting_share") for values in written] == [None, 2 / 6, 4 / 8]
-    assert all(values["epoch/a"] == 0.5 for values in written)
+        previous, begins = 0.0, None
+        for number, _ in enumerate(told.watch(simulated.futures(101)), 1):
+            ends = simulated.dispatch()
+            told.add({"loss": SimulatedMetric(simulated, ends)})
+            simulated.wait_until(previous)  # the host is one step ahead
+            previous = ends
+            if number in (1, 101):
+                simulated.wait_until(ends)
+                told.report(number)
+                begins = begins or (simulated.idle, simulated.clock)
+    first, last = written
+    assert "waiting_share" not in first
+    truth = (simulated.idle - begins[0]) / (simulated.clock - begins[1])
+    assert last["waiting_share"] == pytest.approx(truth)
+    assert last["waiting_share"] == pytest.approx(share, abs=0.03)
+    assert last["epoch/a"] == 0.5
     assert json.loads((tmp_path / "losses.jsonl").read_text().splitlines()[0])["epoch/a"] == 0.5
 
 
