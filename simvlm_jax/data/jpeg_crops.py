@@ -24,7 +24,7 @@ def decode_jpeg_crop(
     """Decodes, crops and resizes by an antialiased bilinear filter; safe between threads.
 
     The mean difference from Pillow's decoding and resizing of the whole file is below half of one
-    of 256 levels, and below three where the file is decoded at a smaller scale.
+    of 256 levels, and below four where the file is decoded at a smaller scale.
 
     Args:
       content: a JPEG file, grey or in colour (not CMYK), upright.

@@ -47,8 +47,8 @@ def test_it_is_pillow_s_result_to_a_few_of_256_levels(area, place, image_size, m
     scaled = all(SIZE[a] * area[a] >= 4 * image_size[a] for a in (0, 1))
     # Decoded at full size it differs by rounding alone, apart from colours next to the window's
     # edge, of which JPEG stores every second; at half size, by what its transform takes for a mean.
-    assert difference.mean() < (3 if scaled else 0.5)
-    assert np.quantile(difference, 0.99) <= (8 if scaled else 3)
+    assert difference.mean() < (4 if scaled else 0.5)
+    assert np.quantile(difference, 0.99) <= (12 if scaled else 3)
 
 
 def test_only_the_window_is_decoded():

@@ -74,7 +74,7 @@ def test_tensorflow_and_python_agree(default):
 def test_file_is_found_at_each_use(default, folder, tmp_path, monkeypatch):
     before = default.encode("picture")
     monkeypatch.setenv("SIMVLM_DATA_DIR", str(tmp_path))
-    with pytest.raises(UserError, match="no vocabulary .*vocabulary.model; run"):
+    with pytest.raises(UserError, match="no vocabulary .*vocabulary.model; make it"):
         default.encode("picture")
     vocabulary.train_vocabulary(["another small text of words"] * 3, folder / "other", 160)
     (tmp_path / "vocabulary.model").write_bytes((folder / "other").read_bytes())
