@@ -16,5 +16,8 @@ def compiled_once(tmp_path_factory):
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """An uninterrupted run of 12 steps: its folder, not to be written to, and its last state."""
+    # Other tests compile without optimizations, which rounds otherwise: forget their programs.
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
     folder = tmp_path_factory.mktemp("whole")
     return folder, run(folder)
