@@ -98,6 +98,8 @@ def read_crop(content: bytes, view: View, image_size: tuple[int, int]) -> np.nda
     Raises:
       UserError: it cannot be decoded, or is a decompression bomb by its header.
     """
+    if view == View():  # as captioning reads it, to the last bit
+        return pillow_images.load_image(content, image_size)
     if size := _plain_jpeg_size(content):
         return decode_jpeg_crop(content, size, view.box, image_size)
     whole = tuple(math.ceil(image_size[axis] / view.box[axis + 2]) for axis in (0, 1))

@@ -72,6 +72,15 @@ def test_evaluation_gives_exactly_what_captioning_reads():
     assert pixels.dtype == np.uint8 and pixels.shape == (24, 20, 3)
 
 
+@pytest.mark.parametrize("size", [(640, 480), (3000, 500), (30, 20)])
+def test_a_jpeg_in_evaluation_is_what_captioning_reads(size):
+    noise = np.random.default_rng(0).integers(0, 256, (size[1] // 5, size[0] // 5, 3), np.uint8)
+    content = encode(Image.fromarray(noise).resize(size), "JPEG")
+    for image_size in ((24, 20), (24, 100)):
+        wanted = load_image(content, image_size)
+        np.testing.assert_array_equal(read(content, size=image_size)[0], wanted)
+
+
 def test_shape_is_static_in_a_pipeline():
     dataset = tf.data.Dataset.from_tensors(encode(halves()))
     dataset = dataset.map(lambda e: read_image(e, tf.zeros([2], tf.int64), (8, 6), Augmentation()))
