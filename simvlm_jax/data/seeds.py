@@ -65,7 +65,7 @@ def fold_in(key: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
 def uniform_integer(key: tf.Tensor, low: tf.Tensor | int, high: tf.Tensor | int) -> tf.Tensor:
     """Draws an integer as a function of a key, by SplitMix64.
 
-    TensorFlow's own stateless draws take one key at a time and twenty more ops for each.
+    TensorFlow's own stateless draws take one key at a time.
 
     Args:
       key: integer [..., 2].
@@ -85,7 +85,7 @@ def uniform_integer(key: tf.Tensor, low: tf.Tensor | int, high: tf.Tensor | int)
 def uniform_draws(seeds: np.ndarray, count: int) -> np.ndarray:
     """Draws numbers for many examples at once, outside TensorFlow, by SplitMix64.
 
-    A generator for each example would cost ten times as much as the numbers.
+    A generator for each example would take the interpreter's lock for each.
 
     Args:
       seeds: int64 [n, 2].

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import tensorflow_datasets
 
 TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
+# What tensorflow-datasets raises of a damaged description, beside what its libraries raise.
+DAMAGED = (ValueError, OSError, AssertionError, NotImplementedError)
 
 
 class TFDSSource(RecordSource):
@@ -100,9 +102,6 @@ class TFDSSource(RecordSource):
                 f"The data set {self._name} lies in {folder}, a store that tensorflow-datasets "
                 "does not know; copy it into another."
             ) from None
-        except (
-            *(ValueError, OSError, AssertionError, NotImplementedError),
-            *(json_format.ParseError, tf.errors.OpError),
-        ) as error:
+        except (*DAMAGED, json_format.ParseError, tf.errors.OpError) as error:
             cause = str(error).partition("\n")[0].rstrip(".")
             raise UserError(f"The data set {self._name} cannot be opened: {cause}.") from None
