@@ -3,6 +3,7 @@ import io
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -49,6 +50,22 @@ def test_it_is_pillow_s_result_to_a_few_of_256_levels(area, place, image_size, m
     # edge, of which JPEG stores every second; at half size, by what its transform takes for a mean.
     assert difference.mean() < (4 if scaled else 0.5)
     assert np.quantile(difference, 0.99) <= (12 if scaled else 3)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "scale"),
+    [((60, 80), 1), ((27, 36), 2), ((13, 18), 4), ((6, 9), 8), ((6, 19), 4)],
+)
+def test_a_whole_file_is_decoded_at_the_scale_that_is_needed(monkeypatch, image_size, scale):
+    decoded, decode = [], simplejpeg.decode_jpeg
+
+    def spy(*arguments, **options):
+        decoded.append(decode(*arguments, **options))
+        return decoded[-1]
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", spy)
+    decode_jpeg_crop(jpeg(), SIZE, (0.05, 0.05, 0.91, 0.91), image_size)  # 109 x 145 pixels
+    assert [pixels.shape for pixels in decoded] == [(120 // scale, 160 // scale, 3)]
 
 
 def test_only_the_window_is_decoded():

@@ -163,6 +163,18 @@ def test_images_reach_the_text(config):
     assert np.abs(other - forward(config, batch)).max(axis=2).min() > 1e-3
 
 
+def test_pixels_of_bytes_are_scaled_to_minus_one_and_one():
+    config = tiny_config()
+    batch = batch_of(config)
+    pixels = np.random.default_rng(0).integers(0, 256, batch["image"].shape).astype(np.uint8)
+    pixels.flat[:2] = 0, 255
+    scaled = np.interp(pixels, [0, 255], [-1.0, 1.0]).astype(np.float32)
+    found, wanted = (forward(config, {**batch, "image": image}) for image in (pixels, scaled))
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    shifted = forward(config, {**batch, "image": scaled + 0.1})
+    assert np.abs(shifted - wanted).max() > 1e-2  # so the comparison above can fail
+
+
 def test_a_prefix_without_any_token_gives_finite_logits_and_gradients():
     batch = batch_of(SMALLEST, encoder_input_tokens=np.zeros((3, 4), np.int32))
     del batch["image"]
