@@ -8,7 +8,7 @@ height and width, E prefix tokens, T decoder tokens, V vocabulary.
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -178,32 +178,34 @@ class PrefixLMModel:
         boxed = jax.jit(self.network.init)(rng, image, token, token)["params"]
         return {"params": nn.meta.unbox(boxed), "params_axes": _axes(boxed)}
 
-    def _logits(self, params, batch: Batch, dropout_rng: jax.Array | None) -> jax.Array:
+    def _logits(
+        self, params, streams: Sequence[Batch], dropout_rng: jax.Array | None
+    ) -> list[jax.Array]:
+        """Logits of every stream, in one pass over the network."""
+        names = ("encoder_input_tokens", "decoder_input_tokens")
         return self.network.apply(
             {"params": params},
-            batch.get("image"),
-            batch["encoder_input_tokens"],
-            batch["decoder_input_tokens"],
+            [(batch.get("image"), *(batch[name] for name in names)) for batch in streams],
             rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+            method="several",
         )
 
     def _sums(self, params, batch: Batch, rng: jax.Array | None) -> objectives.TokenSums:
         """Token sums over every stream of the batch."""
-        totals = []
-        for i, stream in enumerate(split_streams(batch)):
-            logits = self._logits(
-                params, stream, None if rng is None else jax.random.fold_in(rng, i)
-            )
-            totals.append(
+        streams = split_streams(batch)
+        logits = self._logits(params, streams, rng)
+        with jax.named_scope("loss"):
+            totals = [
                 objectives.token_sums(
-                    logits,
+                    of_stream,
                     stream["decoder_target_tokens"],
                     stream["decoder_loss_weights"],
                     self.label_smoothing,
                     self.z_loss,
                 )
-            )
-        return jax.tree.map(lambda *parts: sum(parts), *totals)
+                for of_stream, stream in zip(logits, streams, strict=True)
+            ]
+            return jax.tree.map(lambda *parts: sum(parts), *totals)
 
     def loss_fn(
         self, params, batch: Batch, dropout_rng: jax.Array | None
@@ -239,7 +241,7 @@ class PrefixLMModel:
     def score_batch(self, params, batch: Batch, return_intermediates: bool = False) -> jax.Array:
         """Log probability of each example's target, float32 [B], summed over real tokens."""
         del return_intermediates
-        logits = self._logits(params, batch, None)
+        (logits,) = self._logits(params, [batch], None)
         targets = batch["decoder_target_tokens"]
         log_probabilities = objectives.token_log_probabilities(logits, targets)
         return jnp.sum(log_probabilities * batch["decoder_loss_weights"], axis=1)

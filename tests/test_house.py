@@ -17,7 +17,7 @@ FLOORS = (
     {"partitioning"},
     {"model", "configuration"},
     {"training", "testing"},
-    {"evaluation", "captioner"},  # both open checkpoints
+    {"evaluation", "captioner", "planning"},  # they open checkpoints, or compile the step
     {"tasks"},  # they name their metrics
     {"cli", "t5x_adapter"},
 )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from simvlm_jax.models.config import SimVLMConfig
-from simvlm_jax.models.layers import dense
+from simvlm_jax.models.layers import constrain, dense
 
 
 class Keys(NamedTuple):
@@ -61,7 +61,8 @@ class Attention(nn.Module):
         self.out = dense(config.width, inner[::-1], self.style, config.dtype)
 
     def _heads(self, x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:-1], self.config.heads, self.config.head_width)
+        x = x.reshape(*x.shape[:-1], self.config.heads, self.config.head_width)
+        return constrain(x, "batch", "length", "heads", "kv")
 
     def keys_values(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys and values, each [..., N, K], of memory [..., D]."""

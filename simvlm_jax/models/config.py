@@ -48,8 +48,11 @@ class SimVLMConfig:
       stochastic_depth_rate: rate at the last layer of the conv stage and of the encoder, growing
         linearly from 0 at the first.
       scan_layers: compile one layer and scan over it, instead of unrolling all.
+      scan_blocks: compile one residual block of a stage and loop over the others. For TPU and GPU:
+        on CPU a convolution in a loop is many times slower than outside.
       remat_policy: what the backward pass recomputes: 'none', 'dots' (keep matrix products
-        without a batch dimension) or 'full' (keep only each layer's input).
+        without a batch dimension) or 'full' (keep only each layer's input). Of scanned residual
+        blocks either keeps the input only; others are never recomputed.
       dtype: dtype of activations; parameters are always float32.
     """
 
@@ -71,6 +74,7 @@ class SimVLMConfig:
     dropout_rate: float = 0.0
     stochastic_depth_rate: float = 0.0
     scan_layers: bool = True
+    scan_blocks: bool = False
     remat_policy: str = "none"
     dtype: str = "float32"
 

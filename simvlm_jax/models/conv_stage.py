@@ -5,13 +5,14 @@ D model width.
 """
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from simvlm_jax.models.config import SimVLMConfig
-from simvlm_jax.models.layers import StochasticDepth, layer_rates, named
+from simvlm_jax.models.layers import StochasticDepth, constrain, layer_rates, named
 
 CONV_AXES = ("conv_height", "conv_width", "conv_in", "conv_out")
 
@@ -85,10 +86,9 @@ class Bottleneck(nn.Module):
     config: SimVLMConfig
     channels: int
     stride: int
-    drop_rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, drop_rate: jax.Array | float = 0.0) -> jax.Array:
         """[B, H, W, C] -> [B, H/stride, W/stride, 4 * channels]."""
         config, channels = self.config, self.channels
         y = nn.relu(
@@ -102,7 +102,13 @@ class Bottleneck(nn.Module):
         if x.shape != y.shape:
             x = Convolution(config, 4 * channels, 1, self.stride, name="shortcut")(x)
             x = group_norm(4 * channels, config, "shortcut_norm")(x)
-        return nn.relu(x + StochasticDepth(config.stochastic_depth_rate > 0)(y, self.drop_rate))
+        x = nn.relu(x + StochasticDepth(config.stochastic_depth_rate > 0)(y, drop_rate))
+        return constrain(x, "image_batch", None, None, None)
+
+
+def block_names(stage: int, blocks: int) -> list[str]:
+    """Names of a stage's blocks; stages are counted from 0, names from 1."""
+    return [f"stage{stage + 1}_block{block + 1}" for block in range(blocks)]
 
 
 class ConvStage(nn.Module):
@@ -114,18 +120,46 @@ class ConvStage(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         """Image [B, H, W, 3] -> [B, H/stride, W/stride, C], stride = config.conv_stride."""
         config = self.config
-        rates = iter(layer_rates(config.stochastic_depth_rate, sum(config.conv_layers)))
+        rates = layer_rates(config.stochastic_depth_rate, sum(config.conv_layers))
         x = Convolution(config, config.conv_width, 7, 2, name="stem")(image.astype(config.dtype))
         x = nn.relu(group_norm(config.conv_width, config, "stem_norm")(x))
         x = max_pool(x)
         for stage, blocks in enumerate(config.conv_layers):
-            for block in range(blocks):
-                stride = 2 if block == 0 and stage in (1, 2) else 1
-                channels = config.conv_width * 2**stage
-                x = Bottleneck(
-                    config, channels, stride, next(rates), name=f"stage{stage + 1}_block{block + 1}"
-                )(x)
+            channels, stride = config.conv_width * 2**stage, 2 if stage in (1, 2) else 1
+            first, *others = (
+                Bottleneck(config, channels, stride if block == 0 else 1, name=name)
+                for block, name in enumerate(block_names(stage, blocks))
+            )
+            x = first(x, rates[0])
+            if config.scan_blocks and others and not self.is_initializing():
+                x = self._scan(others, x, rates[1:blocks])
+            else:
+                for block, rate in zip(others, rates[1:blocks], strict=True):
+                    x = block(x, rate)
+            rates = rates[blocks:]
         return x
+
+    def _scan(self, blocks: Sequence[Bottleneck], x: jax.Array, rates: Sequence[float]):
+        """Equal blocks as one loop: the compiler sees one of them.
+
+        Their parameters are stacked here, not in the tree: it is the same with and without a loop.
+        """
+        config = self.config
+        params = [block.variables["params"] for block in blocks]
+        keys = None
+        if config.stochastic_depth_rate and self.has_rng("dropout"):
+            keys = jax.random.split(self.make_rng("dropout"), len(blocks))
+        template = Bottleneck(config, blocks[0].channels, 1, parent=None)
+
+        def body(x: jax.Array, of_block: tuple) -> tuple[jax.Array, None]:
+            params, rate, key = of_block
+            rngs = None if key is None else {"dropout": key}
+            return template.apply({"params": params}, x, rate, rngs=rngs), None
+
+        if config.remat_policy != "none":
+            body = jax.checkpoint(body, prevent_cse=False)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+        return jax.lax.scan(body, x, (stacked, jnp.asarray(rates), keys))[0]
 
 
 class ImageEmbedding(nn.Module):

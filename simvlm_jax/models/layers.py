@@ -17,6 +17,25 @@ def named(initializer: nn.initializers.Initializer, names: Sequence[str]):
     return nn.with_logical_partitioning(initializer, tuple(names))
 
 
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """Fixes where an activation lies, by the rules of whoever traces the network; else a no-op.
+
+    Without it the compiler may choose to cut activations by their width, as parameters are cut,
+    and to reduce them after every matrix product.
+
+    Args:
+      x: any activation.
+      names: one logical axis name per dimension, None for one that is never cut.
+    """
+    rules = nn.get_logical_axis_rules()
+    if not rules:
+        return x
+    # Not nn.with_logical_constraint: it ignores the mesh of a `with mesh:`, which T5X uses too.
+    known = {name for name, _ in rules}
+    axes = nn.logical_to_mesh_axes([name if name in known else None for name in names], rules)
+    return jax.lax.with_sharding_constraint(x, axes)
+
+
 def dense(features: int, names: tuple[str, str], style: str, dtype: str, name: str | None = None):
     """A projection [..., in] -> [..., features]; T5's have no bias.
 
@@ -98,6 +117,7 @@ class Mlp(nn.Module):
         config = self.config
         hidden = ("embed", "mlp")
         y = dense(config.mlp_width, hidden, self.style, config.dtype, "in")(x)
+        y = constrain(y, "batch", "length", "mlp")
         y = nn.gelu(y)  # the tanh form, as in JAX's ViT and in T5 1.1
         if self.style == "t5":
             y = y * dense(config.mlp_width, hidden, self.style, config.dtype, "gate")(x)

@@ -5,6 +5,8 @@ T decoder tokens, S = P + E (or E without an image), D model width, V vocabulary
 N heads, K head width.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -14,7 +16,7 @@ import jax.numpy as jnp
 from simvlm_jax.errors import UserError
 from simvlm_jax.models.config import SimVLMConfig
 from simvlm_jax.models.conv_stage import ImageEmbedding
-from simvlm_jax.models.layers import Dropout, named, norm
+from simvlm_jax.models.layers import Dropout, constrain, named, norm
 from simvlm_jax.models.masks import PAD, pad_front, prefix_lm_mask, prefix_mask, text_positions
 from simvlm_jax.models.positions import TextRelativeBias
 from simvlm_jax.models.transformer import Stack, StepSurroundings, Surroundings
@@ -101,19 +103,45 @@ class SimVLM(nn.Module):
         """
         if image.dtype == jnp.uint8:  # scaled here, so that a quarter of the bytes reach the device
             image = image.astype(jnp.float32) / 127.5 - 1.0
-        tokens = self.image_embedding(image)
-        return tokens + self.image_positions.astype(tokens.dtype)
+        tokens = self.image_embedding(constrain(image, "image_batch", None, None, None))
+        tokens = tokens + self.image_positions.astype(tokens.dtype)
+        return constrain(tokens, "batch", "length", "embed")
 
     def embed_text(self, tokens: jax.Array, positions: jax.Array, style: str) -> jax.Array:
         """Text tokens [B, T] at integer positions [B or 1, T] -> [B, T, D]."""
-        x = self.token_embedding[tokens]
+        return self._place(self.token_embedding[tokens], positions, style)
+
+    def _look_up(self, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+        """Rows of the token table for several arrays of tokens.
+
+        In one go: the table's gradient is a table for each go, and all devices add them up.
+
+        Args:
+          arrays: int32, each [B, T].
+
+        Returns:
+          float32, each [B, T, D].
+        """
+        groups = math.gcd(*(tokens.shape[0] for tokens in arrays))  # as the devices cut a batch
+        joined = jnp.concatenate([tokens.reshape(groups, -1) for tokens in arrays], axis=1)
+        rows, start, found = self.token_embedding[joined], 0, []
+        for tokens in arrays:
+            stop = start + tokens.size // groups
+            found.append(rows[:, start:stop].reshape(*tokens.shape, -1))
+            start = stop
+        return found
+
+    def _place(self, x: jax.Array, positions: jax.Array, style: str) -> jax.Array:
+        """Rows of the token table [B, T, D] with their positions, in the compute dtype."""
         if style == "vit":
             x = x + self.text_positions[positions]
-        return x.astype(self.config.dtype)
+        return constrain(x.astype(self.config.dtype), "batch", "length", "embed")
 
-    def _embed_prefix(self, image: jax.Array | None, tokens: jax.Array, style: str):
+    def _embed_prefix(
+        self, image: jax.Array | None, tokens: jax.Array, rows: jax.Array, style: str
+    ) -> tuple[jax.Array, jax.Array, int]:
         """Returns x [B, S, D], mask [B, S] and the number of image tokens in it."""
-        x = self.embed_text(tokens, jnp.arange(tokens.shape[1])[None], style)
+        x = self._place(rows, jnp.arange(tokens.shape[1])[None], style)
         if image is None:
             return x, prefix_mask(tokens, 0), 0
         x = jnp.concatenate([self.embed_image(image), x], axis=1)
@@ -132,16 +160,26 @@ class SimVLM(nn.Module):
         Returns:
           states [B, S, D] and mask bool [B, S].
         """
-        x, mask, image_tokens = self._embed_prefix(
-            image, encoder_input_tokens, self.config.encoder_style
-        )
-        bias = None
-        if self.config.encoder_style == "t5":
-            positions = jnp.arange(encoder_input_tokens.shape[1])[None]
-            bias = pad_front(self.encoder_text_bias(positions, positions), image_tokens)
-        around = Surroundings(mask[:, None, None, :], bias)
-        x = self.encoder(self.dropout(x), around, with_image=image is not None)
-        return self.dropout(self.encoder_norm(x)), mask
+        rows = self._look_up([encoder_input_tokens])
+        return self._encode([(image, encoder_input_tokens, *rows)])[0]
+
+    def _encode(self, inputs: Sequence[tuple]) -> list[tuple[jax.Array, jax.Array]]:
+        """`encode` of several kinds of input in one pass over the layers."""
+        xs, arounds, masks = [], [], []
+        style = self.config.encoder_style
+        for image, tokens, rows in inputs:
+            x, mask, image_tokens = self._embed_prefix(image, tokens, rows, style)
+            bias = None
+            if style == "t5":
+                positions = jnp.arange(tokens.shape[1])[None]
+                bias = pad_front(self.encoder_text_bias(positions, positions), image_tokens)
+            seen = mask[:, None, None, :]
+            arounds.append(Surroundings(seen, bias, has_image=image is not None))
+            xs.append(self.dropout(x))
+            masks.append(mask)
+        states = self.encoder(tuple(xs), tuple(arounds))
+        states = [self.dropout(self.encoder_norm(x)) for x in states]
+        return list(zip(states, masks, strict=True))
 
     def __call__(
         self,
@@ -159,44 +197,76 @@ class SimVLM(nn.Module):
         Returns:
           float32 [B, T, V].
         """
-        self._check_lengths(encoder_input_tokens.shape[1], decoder_input_tokens.shape[1])
+        return self.several([(image, encoder_input_tokens, decoder_input_tokens)])[0]
+
+    def several(
+        self, inputs: Sequence[tuple[jax.Array | None, jax.Array, jax.Array]]
+    ) -> list[jax.Array]:
+        """Teacher-forced logits of several kinds of example in one pass over the layers.
+
+        Pairs and documents differ in length and documents have no image: padded to one shape they
+        would cost four times as much, run one after the other they would gather all weights twice.
+
+        Args:
+          inputs: (image, encoder_input_tokens, decoder_input_tokens) of each, as `__call__` takes
+            them.
+
+        Returns:
+          float32 [B, T, V] of each.
+        """
+        for _, prefix, tokens in inputs:
+            self._check_lengths(prefix.shape[1], tokens.shape[1])
+        texts = [text for _, prefix, tokens in inputs for text in (prefix, tokens)]
+        rows = self._look_up(texts)
         run = self._decoder_only if self.config.decoder_only else self._encoder_decoder
-        return self.logits(run(image, encoder_input_tokens, decoder_input_tokens))
+        return [self.logits(x) for x in run(inputs, rows[::2], rows[1::2])]
 
-    def _encoder_decoder(self, image, encoder_input_tokens, decoder_input_tokens):
-        memory, memory_mask = self.encode(image, encoder_input_tokens)
-        length = decoder_input_tokens.shape[1]
-        positions = jnp.arange(length)[None]
-        x = self.embed_text(decoder_input_tokens, positions, self.config.decoder_style)
-        around = Surroundings(
-            prefix_lm_mask(0, length),
-            self._decoder_bias(positions, positions),
-            memory,
-            memory_mask[:, None, None, :],
-        )
-        return self.decoder(self.dropout(x), around, with_image=False)
+    def _encoder_decoder(
+        self, inputs: Sequence[tuple], prefix_rows: Sequence[jax.Array], rows: Sequence[jax.Array]
+    ) -> Sequence[jax.Array]:
+        prefixes = zip(inputs, prefix_rows, strict=True)
+        encoded = self._encode([(image, prefix, row) for (image, prefix, _), row in prefixes])
+        xs, arounds = [], []
+        for (memory, mask), row in zip(encoded, rows, strict=True):
+            positions = jnp.arange(row.shape[1])[None]
+            x = self._place(row, positions, self.config.decoder_style)
+            xs.append(self.dropout(x))
+            causal = prefix_lm_mask(0, row.shape[1])
+            bias = self._decoder_bias(positions, positions)
+            arounds.append(Surroundings(causal, bias, memory, mask[:, None, None, :]))
+        return self.decoder(tuple(xs), tuple(arounds))
 
-    def _decoder_only(self, image, prefix_tokens, tokens):
+    def _decoder_only(
+        self, inputs: Sequence[tuple], prefix_rows: Sequence[jax.Array], rows: Sequence[jax.Array]
+    ) -> Sequence[jax.Array]:
         """One trunk over [image, prefix, BOS, text]; text positions run on after the prefix."""
-        config, length = self.config, tokens.shape[1]
-        prefix, mask, image_tokens = self._embed_prefix(image, prefix_tokens, config.decoder_style)
-        positions = text_positions(prefix_tokens, length)
-        after = self.embed_text(
-            tokens, positions[:, prefix_tokens.shape[1] :], config.decoder_style
-        )
-        x = self.dropout(jnp.concatenate([prefix, after], axis=1))
-        real = jnp.pad(mask, ((0, 0), (0, length)), constant_values=True)
-        seen = prefix_lm_mask(mask.shape[1] if config.bidirectional_prefix else 0, x.shape[1])
-        bias = self._decoder_bias(positions, positions, image_tokens)
-        around = Surroundings(seen & real[:, None, None, :], bias)
-        x = self.decoder(x, around, with_image=image is not None)
-        return x[:, prefix.shape[1] :]
+        config = self.config
+        xs, arounds, before = [], [], []
+        for (image, prefix_tokens, _), prefix_row, row in zip(
+            inputs, prefix_rows, rows, strict=True
+        ):
+            x, mask, image_tokens = self._embed_prefix(
+                image, prefix_tokens, prefix_row, config.decoder_style
+            )
+            length, prefix = row.shape[1], x.shape[1]
+            positions = text_positions(prefix_tokens, length)
+            after = self._place(row, positions[:, -length:], config.decoder_style)
+            real = jnp.pad(mask, ((0, 0), (0, length)), constant_values=True)
+            seen = prefix_lm_mask(prefix if config.bidirectional_prefix else 0, prefix + length)
+            bias = self._decoder_bias(positions, positions, image_tokens)
+            seen = seen & real[:, None, None, :]
+            arounds.append(Surroundings(seen, bias, has_image=image is not None))
+            xs.append(self.dropout(jnp.concatenate([x, after], axis=1)))
+            before.append(prefix)
+        xs = self.decoder(tuple(xs), tuple(arounds))
+        return [x[:, prefix:] for x, prefix in zip(xs, before, strict=True)]
 
     def logits(self, x: jax.Array) -> jax.Array:
         """Final norm and tied softmax: [..., D] -> float32 [..., V]."""
         x = self.dropout(self.decoder_norm(x))
         table = self.token_embedding.astype(x.dtype)
-        return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
+        return constrain(logits, "batch", "length", "vocab")
 
     def start(self, image: jax.Array | None, encoder_input_tokens: jax.Array) -> Prefix:
         """Runs the prefix once and keeps what decoding needs of it.
@@ -216,12 +286,13 @@ class SimVLM(nn.Module):
     def _prefix_keys(self, image, tokens):
         """A decoder-only trunk over the prefix alone: its keys and values, and the mask [B, S]."""
         config = self.config
-        x, mask, image_tokens = self._embed_prefix(image, tokens, config.decoder_style)
+        rows = self._look_up([tokens])
+        x, mask, image_tokens = self._embed_prefix(image, tokens, *rows, config.decoder_style)
         seen = prefix_lm_mask(x.shape[1] if config.bidirectional_prefix else 0, x.shape[1])
         positions = jnp.arange(tokens.shape[1])[None]
         bias = self._decoder_bias(positions, positions, image_tokens)
-        around = Surroundings(seen & mask[:, None, None, :], bias)
-        return self.decoder(x, around, image is not None, return_keys=True)[1], mask
+        around = Surroundings(seen & mask[:, None, None, :], bias, has_image=image is not None)
+        return self.decoder.prefix_keys(x, around), mask
 
     def _decoder_bias(self, queries, keys, image_tokens=0, keys_only=False):
         """The T5 style's bias between text positions, zero with image tokens; else None."""

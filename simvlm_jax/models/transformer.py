@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 from simvlm_jax.models.attention import Attention, Keys
 from simvlm_jax.models.config import SimVLMConfig
-from simvlm_jax.models.layers import Dropout, Mlp, StochasticDepth, layer_rates, norm
+from simvlm_jax.models.layers import Dropout, Mlp, StochasticDepth, constrain, layer_rates, norm
 from simvlm_jax.models.positions import ImageRelativeBias
 
 REMAT = {
@@ -27,7 +28,7 @@ REMAT = {
 }
 
 
-class Surroundings(NamedTuple):
+class Surroundings(flax.struct.PyTreeNode):
     """What all layers of a stack see of a whole sequence.
 
     Attributes:
@@ -35,12 +36,14 @@ class Surroundings(NamedTuple):
       bias: None or float32 broadcastable to [B, N, T, T], from the text's relative positions.
       memory: None or [B, S, D], what cross-attention reads.
       memory_mask: None or bool broadcastable to [B, N, T, S].
+      has_image: whether the first P tokens are image patches.
     """
 
     mask: jax.Array
     bias: jax.Array | None = None
     memory: jax.Array | None = None
     memory_mask: jax.Array | None = None
+    has_image: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 class StepSurroundings(NamedTuple):
@@ -91,23 +94,23 @@ class Block(nn.Module):
         return image if bias is None else image + bias
 
     def _residual(self, x: jax.Array, branch: jax.Array, rate: jax.Array) -> jax.Array:
-        return x + self.branch_drop(self.dropout(branch), rate)
+        x = x + self.branch_drop(self.dropout(branch), rate)
+        return constrain(x, "batch", "length", "embed")
 
-    def full(self, x: jax.Array, rate: jax.Array, around: Surroundings, with_image: bool):
+    def full(self, x: jax.Array, rate: jax.Array, around: Surroundings):
         """One layer over a whole sequence.
 
         Args:
           x: [B, T, D].
           rate: scalar, this layer's stochastic-depth rate.
           around: masks, text bias and memory.
-          with_image: whether the first P tokens are image patches.
 
         Returns:
           x [B, T, D] and the self-attention's keys and values [B, T, N, K].
         """
         y = self.self_norm(x)
         keys, values = self.self_attention.keys_values(y)
-        bias = self._bias(around.bias, x.shape[1], with_image)
+        bias = self._bias(around.bias, x.shape[1], around.has_image)
         x = self._residual(x, self.self_attention(y, Keys(keys, values, around.mask, bias)), rate)
         if self.cross:
             y = self.cross_norm(x)
@@ -116,21 +119,18 @@ class Block(nn.Module):
             x = self._residual(x, self.cross_attention(y, source), rate)
         return self._residual(x, self.mlp(self.mlp_norm(x)), rate), (keys, values)
 
-    def image_and_text(self, x, rate, around):
-        """`full` where the sequence starts with image tokens, without keys and values."""
-        return self.full(x, rate, around, True)[0], None
+    def streams(self, xs, rate, arounds):
+        """`full` over several sequences, without keys and values.
 
-    def text_only(self, x, rate, around):
-        """`full` without image tokens, without keys and values."""
-        return self.full(x, rate, around, False)[0], None
+        One pass over the layers for all of them: weights that are cut over devices are gathered
+        once a layer, and their gradients are reduced once.
+        """
+        pairs = zip(xs, arounds, strict=True)
+        return tuple(self.full(x, rate, around)[0] for x, around in pairs), None
 
-    def image_and_text_keys(self, x, rate, around):
-        """`image_and_text`, and the keys and values for decoding after this prefix."""
-        return self.full(x, rate, around, True)
-
-    def text_only_keys(self, x, rate, around):
-        """`text_only`, and the keys and values for decoding after this prefix."""
-        return self.full(x, rate, around, False)
+    def with_keys(self, x, rate, around):
+        """`full`: x, and the keys and values for decoding after this prefix."""
+        return self.full(x, rate, around)
 
     def memory_keys(self, carry, unused, memory: jax.Array):
         """Cross-attention keys and values of memory [B, S, D], computed once per sequence."""
@@ -163,14 +163,7 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x)), own
 
 
-_METHODS = (
-    "image_and_text",
-    "text_only",
-    "image_and_text_keys",
-    "text_only_keys",
-    "memory_keys",
-    "step",
-)
+_METHODS = ("streams", "with_keys", "memory_keys", "step")
 
 
 class Stack(nn.Module):
@@ -192,7 +185,7 @@ class Stack(nn.Module):
                 block,
                 policy=REMAT[config.remat_policy],
                 prevent_cse=not config.scan_layers,
-                methods=_METHODS[:2],
+                methods=("streams",),
             )
         arguments = (
             config,
@@ -224,24 +217,25 @@ class Stack(nn.Module):
         return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
     def __call__(
-        self, x: jax.Array, around: Surroundings, with_image: bool, return_keys: bool = False
-    ):
-        """Runs all layers over a whole sequence.
+        self, xs: tuple[jax.Array, ...], arounds: tuple[Surroundings, ...]
+    ) -> tuple[jax.Array, ...]:
+        """Runs all layers over whole sequences, several at once.
 
         Args:
-          x: [B, T, D].
-          around: masks, text bias and memory.
-          with_image: whether the first P tokens are image patches.
-          return_keys: also return every layer's self-attention keys and values.
+          xs: each [B, T, D], of sizes of its own.
+          arounds: masks, text bias and memory of each.
 
         Returns:
-          [B, T, D]; with `return_keys` also (keys, values), each [L, B, T, N, K].
+          Each [B, T, D].
         """
-        method = "image_and_text" if with_image else "text_only"
-        rates = jnp.asarray(layer_rates(self.stochastic_depth_rate, self.layers))
-        if return_keys:
-            return self._run(method + "_keys", x, rates, around)
-        return self._run(method, x, rates, around)[0]
+        return self._run("streams", xs, self._rates(), arounds)[0]
+
+    def prefix_keys(self, x: jax.Array, around: Surroundings) -> tuple[jax.Array, jax.Array]:
+        """Every layer's self-attention keys and values, each [L, B, T, N, K], of x [B, T, D]."""
+        return self._run("with_keys", x, self._rates(), around)[1]
+
+    def _rates(self) -> jax.Array:
+        return jnp.asarray(layer_rates(self.stochastic_depth_rate, self.layers))
 
     def memory_keys(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Every layer's cross-attention keys and values, each [L, B, S, N, K]."""

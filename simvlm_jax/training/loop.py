@@ -11,6 +11,7 @@ After SIGTERM the run then leaves with exit code 0, once the save is done.
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -18,13 +19,14 @@ from typing import Any
 
 import jax
 import optax
-from jax.sharding import Mesh
 
+from simvlm_jax.partitioning import Partitioner, describe
 from simvlm_jax.training import devices, folder, t5x_checkpoints, t5x_format
 from simvlm_jax.training.checkpoints import Checkpoints
 from simvlm_jax.training.guards import FiniteGuard, Termination, require_counts, require_not_behind
 from simvlm_jax.training.progress import Progress
-from simvlm_jax.training.state import Partition, TrainState, abstract_state, create_state
+from simvlm_jax.training.state import TrainState, abstract_state, create_state, lay_out
+from simvlm_jax.training.step import compile_step
 
 
 def train(
@@ -39,7 +41,7 @@ def train(
     keep: int = 3,
     extra_files: Mapping[str, bytes] | None = None,
     initial_params: Any = None,
-    partition: Partition | None = None,
+    partitioner: Partitioner | None = None,
     tensorboard: bool = True,
 ) -> TrainState:
     """Trains to `total_steps` in a folder, from where its newest checkpoint stands.
@@ -50,7 +52,7 @@ def train(
         model: Offers `loss_fn`, `get_initial_variables` and `train_flops`.
         optimizer: Any optax transform.
         stream: Offers `batches(start_step)`, `input_shapes`, `input_types` and `report()`; the
-            first axis of every leaf is shared out over the local devices.
+            first axis of every leaf is shared out over the devices.
         model_dir: The run's folder.
         total_steps: Batches in the whole run, the resumed part included.
         seed: Of the initial parameters and of dropout.
@@ -59,7 +61,7 @@ def train(
         keep: How many of the newest checkpoints stay.
         extra_files: Files for the folder by name; `folder.FIXED_FILES` must not change later.
         initial_params: Start from these instead of the model's own initial parameters.
-        partition: How parameters lie on the devices; None puts a copy of all on each.
+        partitioner: Lays everything out on the devices; by default each has all parameters.
         tensorboard: Writes TensorBoard events too.
 
     Raises:
@@ -68,47 +70,23 @@ def train(
         SystemExit: With code 0, after SIGTERM.
     """
     require_counts(total_steps, checkpoint_every=checkpoint_every, log_every=log_every, keep=keep)
-    mesh = devices.local_mesh()
-    devices.require_divisible(stream.input_shapes, mesh.size)
-    target = abstract_state(model, optimizer, stream, mesh, partition)
+    layout = lay_out(model, stream, partitioner or Partitioner())
+    print(f"mesh {describe(layout.sizes)}", file=sys.stderr)
+    target = abstract_state(model, optimizer, stream, layout)
     # In this order: the last save is done before SIGTERM can end the process again.
     with Termination() as termination, Checkpoints(model_dir, keep) as checkpoints:
         state = _restore(checkpoints, target, Path(model_dir), total_steps, extra_files or {})
         if state is None:
             state = create_state(model, optimizer, stream, target, seed, initial_params)
         if (start := int(state.step)) < total_steps:
-            step_function = compile_step(model, optimizer, target, mesh, seed)
+            step_function = compile_step(model, optimizer, target, layout, seed)
             flops = model.train_flops(stream.input_shapes)
-            batches = devices.prefetch(stream.batches(start), total_steps - start, mesh)
+            batches = devices.prefetch(stream.batches(start), total_steps - start, layout.by_group)
             told = Progress(model_dir, start, total_steps, flops, tensorboard, stream.report)
             with told as progress, contextlib.closing(batches):
                 guards = termination, checkpoints, progress
                 state = _run(step_function, state, batches, *guards, checkpoint_every, log_every)
     return state
-
-
-def compile_step(
-    model: Any, optimizer: optax.GradientTransformation, target: TrainState, mesh: Mesh, seed: int
-) -> Callable:
-    """Compiles (state, batch) -> (state, loss, gradient's norm, metrics), donating the state."""
-
-    def step(state: TrainState, batch: dict) -> tuple:
-        dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-        value_and_gradient = jax.value_and_grad(model.loss_fn, has_aux=True)
-        (loss, metrics), gradient = value_and_gradient(state.params, batch, dropout_key)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        state = TrainState(state.step + 1, params, opt_state)
-        return state, loss, optax.tree.norm(gradient), metrics
-
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-    everywhere = devices.replicated(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(shardings, devices.by_group(mesh)),
-        out_shardings=(shardings, everywhere, everywhere, everywhere),
-        donate_argnums=0,
-    )
 
 
 def _run(

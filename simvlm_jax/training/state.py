@@ -1,20 +1,18 @@
 """What a training step reads and writes, as one pytree, and how it begins."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from simvlm_jax.errors import UserError
-from simvlm_jax.training import devices, digests
+from simvlm_jax.partitioning import Layout, Partitioner
+from simvlm_jax.training import digests
 
 ITEMS = ("params", "optimizer")  # the parts of a state that a checkpoint keeps apart
-# (mesh, params_axes, shapes of the parameters) -> a tree of shardings like the parameters
-Partition = Callable[[Mesh, Any, Any], Any]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -43,12 +41,27 @@ def first_state(params: Any, optimizer: optax.GradientTransformation) -> TrainSt
     return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
 
 
+def lay_out(
+    model: Any, stream: Any, partitioner: Partitioner, devices: Sequence[Any] | None = None
+) -> Layout:
+    """Chooses the mesh for a model and its batches.
+
+    Args:
+        model: Offers `get_initial_variables`.
+        stream: Offers `input_shapes` and `input_types`; the first axis of a batch is its groups.
+        partitioner: Chooses.
+        devices: Real ones or those of a described topology; by default all there are.
+
+    Raises:
+        UserError: If model, batch and devices do not fit one another.
+    """
+    variables = jax.eval_shape(lambda: _variables(model, stream, 0))
+    groups = next(iter(stream.input_shapes.values()))[0]
+    return partitioner.layout(groups, variables["params_axes"], variables["params"], devices)
+
+
 def abstract_state(
-    model: Any,
-    optimizer: optax.GradientTransformation,
-    stream: Any,
-    mesh: Mesh,
-    partition: Partition | None = None,
+    model: Any, optimizer: optax.GradientTransformation, stream: Any, layout: Layout
 ) -> TrainState:
     """Works out shapes, dtypes and shardings of the state, without making any array.
 
@@ -57,8 +70,7 @@ def abstract_state(
         optimizer: Any optax transform; those of its arrays that mirror the parameters are sharded
             as they are.
         stream: Offers `input_shapes` and `input_types`.
-        mesh: The devices.
-        partition: How the parameters lie on the devices; None puts a copy of all on each.
+        layout: How the parameters lie on the devices.
 
     Returns:
         A state whose leaves are `jax.ShapeDtypeStruct` with a sharding.
@@ -66,11 +78,8 @@ def abstract_state(
     variables = jax.eval_shape(lambda: _variables(model, stream, 0))
     params = variables["params"]
     state = jax.eval_shape(lambda tree: first_state(tree, optimizer), params)
-    everywhere = devices.replicated(mesh)
-    if partition is None:
-        shardings = jax.tree.map(lambda _: everywhere, params)
-    else:
-        shardings = partition(mesh, variables["params_axes"], params)
+    everywhere = layout.replicated
+    shardings = layout.parameters(variables["params_axes"], params)
     opt_shardings = optax.tree_map_params(
         optimizer,
         lambda _, sharding: sharding,

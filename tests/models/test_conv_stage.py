@@ -76,7 +76,7 @@ def test_no_projection_where_the_width_fits():
 
 
 def test_a_branch_starts_at_zero():
-    block = Bottleneck(PAPER, 4, 1, 0.0)
+    block = Bottleneck(PAPER, 4, 1)
     starts = jax.jit(block.init)(jax.random.key(0), np.ones((1, 2, 2, 8), np.float32))["params"]
     assert not starts["norm3"]["scale"].value.any()
     assert starts["norm2"]["scale"].value.all()

@@ -30,12 +30,12 @@ def stack_gradient(config):
     draw = np.random.default_rng(0).standard_normal
     x, memory = (jnp.asarray(draw((2, n, config.width)), jnp.float32) for n in (8, 3))
     mask = jnp.tril(jnp.ones((8, 8), bool))
-    around = Surroundings(mask, jnp.asarray(draw((1, 2, 8, 8))), memory, jnp.ones((3,), bool))
+    around = Surroundings(mask, jnp.asarray(draw((1, 2, 8, 8))), memory, jnp.ones((3,), bool), True)
 
     def loss(params, x):
-        return jnp.sum(jnp.sin(stack.apply({"params": params}, x, around, True)))
+        return jnp.sum(jnp.sin(stack.apply({"params": params}, (x,), (around,))[0]))
 
-    init = lambda key: stack.init(key, x, around, True)["params"]  # noqa: E731
+    init = lambda key: stack.init(key, (x,), (around,))["params"]  # noqa: E731
     shapes = jax.eval_shape(init, jax.random.key(0))
     return jax.jit(jax.value_and_grad(loss, (0, 1))), nn.meta.unbox(shapes), x
 
@@ -107,7 +107,7 @@ def test_a_block_is_its_residual_branches_added_up():
     block = Block(config, "t5", cross=False, has_image=True, stochastic_depth=False)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 4, config.width)), jnp.float32)
     around = Surroundings(jnp.ones((4, 4), bool))
-    y, _ = jax.jit(functools.partial(block.apply, method="text_only"))(
+    y, _ = jax.jit(functools.partial(block.apply, method="with_keys"))(
         {"params": params}, x, 0.0, around
     )
     np.testing.assert_array_equal(y, x)

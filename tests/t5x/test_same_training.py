@@ -12,10 +12,10 @@ pytest.importorskip("t5x.train", reason="T5X is not installed")
 
 from simvlm_jax import configuration  # noqa: E402
 from simvlm_jax.cli.main import main  # noqa: E402
+from simvlm_jax.partitioning import Partitioner  # noqa: E402
 from simvlm_jax.training import reading, t5x_checkpoints, t5x_format  # noqa: E402
 from simvlm_jax.training.checkpoints import Checkpoints  # noqa: E402
-from simvlm_jax.training.devices import local_mesh  # noqa: E402
-from simvlm_jax.training.state import abstract_state  # noqa: E402
+from simvlm_jax.training.state import abstract_state, lay_out  # noqa: E402
 
 HERE = Path(__file__).parent
 STEPS = 20
@@ -88,7 +88,8 @@ def test_a_round_trip_is_bit_for_bit(data, pretrained, tmp_path, monkeypatch):
     monkeypatch.setenv("SIMVLM_DATA_DIR", str(data))
     configuration.load(["runs/demo.gin"], [*engine.TINY, "TOTAL_STEPS = 4"])
     parts = [configuration.value(f"loop.train.{name}") for name in ("model", "optimizer", "stream")]
-    state = t5x_checkpoints.restore_latest(pretrained, abstract_state(*parts, local_mesh()))
+    layout = lay_out(parts[0], parts[2], Partitioner())
+    state = t5x_checkpoints.restore_latest(pretrained, abstract_state(*parts, layout))
     with Checkpoints(tmp_path / "own") as checkpoints:
         checkpoints.save(state)
     t5x_checkpoints.export(tmp_path / "own", tmp_path / "back")

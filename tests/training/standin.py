@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics
 from flax.linen.partitioning import AxisMetadata
-from jax.sharding import NamedSharding, PartitionSpec
 
+from simvlm_jax.partitioning import Partitioner
 from simvlm_jax.training import loop, optimizers, reading
 
-GROUPS, PAIRS, FEATURES, HIDDEN, CLASSES = 8, 2, 8, 5, 4
+GROUPS, PAIRS, FEATURES, HIDDEN, CLASSES = 8, 2, 8, 8, 4
 
 
 @flax.struct.dataclass
@@ -157,26 +157,12 @@ def kill_within_save(step):
     Temporary.finalize = kill_or_finalize
 
 
-def shard_embedding(mesh, axes, params):
-    """A partition hook: cuts the axis named "vocab" of the embedding, copies the rest."""
-
-    def cut(metadata, leaf):
-        names = [("data" if name == "vocab" else None) for name in metadata.names]
-        names = names if leaf.ndim == 2 and leaf.shape[0] == FEATURES else []
-        return NamedSharding(mesh, PartitionSpec(*names))
-
-    is_axes = lambda node: isinstance(node, AxisMetadata)  # noqa: E731
-    leaves = jax.tree.leaves(axes, is_leaf=is_axes)
-    structure = jax.tree.structure(params)
-    return jax.tree.unflatten(structure, map(cut, leaves, jax.tree.leaves(params)))
-
-
 if __name__ == "__main__":
     for arguments in json.loads(sys.argv[1]):
         if "kill_within_save" in arguments:
             kill_within_save(arguments.pop("kill_within_save"))
         if arguments.pop("shard", False):
-            arguments["partition"] = shard_embedding
+            arguments["partitioner"] = Partitioner("fsdp", fewest_cut=1)
         run(**arguments)
         reading.restore_params(arguments["model_dir"], ema=True)
     print(json.dumps({"devices": jax.local_device_count(), "modules": sorted(sys.modules)}))

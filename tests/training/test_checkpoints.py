@@ -143,4 +143,4 @@ def test_a_save_holds_the_state_of_its_moment(tmp_path):
 def test_the_manifest_is_plain_json(whole):
     path = whole[0] / "checkpoints" / "12" / "manifest" / "metadata"
     entry = json.loads(path.read_bytes())["params"]["head/kernel"]
-    assert entry["shape"] == [5, 4] and entry["dtype"] == "float32"
+    assert entry["shape"] == [8, 4] and entry["dtype"] == "float32"

@@ -1,22 +1,15 @@
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import SingleDeviceSharding
 
 from simvlm_jax.errors import UserError
 from simvlm_jax.training import devices
 
-
-@pytest.mark.parametrize(
-    ("groups", "count", "nearest"), [(6, 4, "4 or 8"), (3, 4, "4"), (17, 8, "16 or 24")]
-)
-def test_the_nearest_numbers_of_groups_are_named(groups, count, nearest):
-    with pytest.raises(
-        UserError, match=f"A batch of {groups} groups .* set BATCH_SIZE to {nearest}.$"
-    ):
-        devices.require_divisible({"inputs": (groups, 2, 3)}, count)
-    devices.require_divisible({"inputs": (2 * count, groups)}, count)
+HERE = SingleDeviceSharding(jax.devices()[0])
 
 
 def test_batches_come_in_order_and_one_ahead_in_another_thread():
@@ -28,7 +21,7 @@ def test_batches_come_in_order_and_one_ahead_in_another_thread():
             threads.add(threading.get_ident())
             yield {"inputs": np.full((2, 3), step)}
 
-    prepared = devices.prefetch(batches(), 5, devices.local_mesh())
+    prepared = devices.prefetch(batches(), 5, HERE)
     for step, future in enumerate(prepared):
         batch = future.result()
         np.testing.assert_array_equal(batch["inputs"], np.full((2, 3), step))
@@ -42,12 +35,11 @@ def test_errors_of_the_data_and_its_end_arrive():
         yield {"inputs": np.zeros(1)}
         raise KeyError("record 7")
 
-    mesh = devices.local_mesh()
-    prepared = devices.prefetch(broken(), 3, mesh)
+    prepared = devices.prefetch(broken(), 3, HERE)
     next(prepared).result()
     with pytest.raises(KeyError, match="record 7"):
         next(prepared).result()
-    short = devices.prefetch(iter([{"inputs": np.zeros(1)}]), 3, mesh)  # it has no close()
+    short = devices.prefetch(iter([{"inputs": np.zeros(1)}]), 3, HERE)  # it has no close()
     with pytest.raises(UserError, match="The data ended 2 steps before the run"):
         [future.result() for future in short]
     short.close()
@@ -60,7 +52,7 @@ def test_a_batch_that_is_not_there_yet_can_be_told():
         released.wait(10)
         yield {"inputs": np.zeros(1)}
 
-    prepared = devices.prefetch(batches(), 1, devices.local_mesh())
+    prepared = devices.prefetch(batches(), 1, HERE)
     future = next(prepared)
     assert not future.done()
     released.set()
@@ -82,7 +74,7 @@ def test_its_end_ends_the_thread_and_then_the_batches(taken):
             alive.append(threads[0].is_alive())
 
     given = batches()  # held here, so that nobody but `prefetch` ends it
-    prepared = devices.prefetch(given, 9, devices.local_mesh())
+    prepared = devices.prefetch(given, 9, HERE)
     for _ in range(taken):
         next(prepared).result()
     prepared.close()

@@ -72,7 +72,7 @@ def test_initial_params_are_used_and_stay_the_callers(whole, tmp_path):
 
 def test_initial_params_of_another_model_are_refused(whole, tmp_path):
     with pytest.raises(
-        UserError, match=r"another model: head/kernel has shape \[5, 4\] in it, not"
+        UserError, match=r"another model: head/kernel has shape \[8, 4\] in it, not"
     ):
         run(tmp_path, initial_params=whole[1].params, model={"hidden": 6})
 

@@ -1,0 +1,1 @@
+"""What can be known of a run before a chip is booked: does it fit, and what limits it."""

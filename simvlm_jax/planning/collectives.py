@@ -1,0 +1,156 @@
+"""What the devices of a compiled step send one another: by kind, and over which network.
+
+n devices of a group, b bytes of the whole result (all-gather) or operand (the others); what one
+device sends, by the algorithms that send least:
+
+    all-gather, reduce-scatter, all-to-all   b (n - 1) / n
+    all-reduce                              2b (n - 1) / n
+    collective-permute                       b
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from simvlm_jax.planning.hlo import Computation, Instruction, Program
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+_LISTS = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
+_IOTA = re.compile(r"replica_groups=(\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)")
+_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\[[\d,]+\](?:T\([\d,]+\))?)\))? \{([^}]*)\}"
+)
+_PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{}]*\})\}")
+_SHARED_CHANNEL = 1  # what XLA gives collectives that it makes late; not a name
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective of a program.
+
+    Attributes:
+      kind: one of `KINDS`.
+      bytes_sent: by each device, each time.
+      times: how often a step runs it.
+      group: devices of one group, by their place in the mesh's order; of a permutation, the two
+        ends of its longest way.
+      dtype: of what is sent.
+    """
+
+    kind: str
+    bytes_sent: float
+    times: int
+    group: tuple[int, ...]
+    dtype: str
+
+
+def collectives(program: Program, devices: int) -> Iterator[Collective]:
+    """Yields every collective of a program once.
+
+    One that overlaps with other work stands in several fusions, with one channel: it counts once.
+
+    Args:
+      program: the compiled step.
+      devices: how many run it.
+    """
+    seen: set[tuple[str, str]] = set()
+    for one, computation, times in program.executed():
+        for inner, around in ((one, computation), *program.inside(one)):
+            kind = inner.opcode.removesuffix("-start")
+            if kind not in KINDS:
+                continue
+            channel = _CHANNEL.search(inner.text)
+            number = int(channel[1]) if channel else _SHARED_CHANNEL
+            name = inner.name if number == _SHARED_CHANNEL else str(number)
+            if (kind, name) in seen:
+                continue
+            seen.add((kind, name))
+            if kind == "all-reduce" and _only_sliced(inner, around):
+                kind = "reduce-scatter"
+            sent, group, dtype = _sent(inner, around, kind, devices)
+            if len(set(group)) > 1:
+                yield Collective(kind, sent, times, group, dtype)
+
+
+def _only_sliced(one: Instruction, computation: Computation) -> bool:
+    """Whether an all-reduce within a fusion is sliced at once: TPU's reduce-scatter."""
+    users = list(computation.users[one.name])
+    if users and all(user.opcode == "get-tuple-element" for user in users):
+        users = [reader for user in users for reader in computation.users[user.name]]
+    return bool(users) and all(user.opcode == "dynamic-slice" for user in users)
+
+
+def _sent(
+    one: Instruction, computation: Computation, kind: str, devices: int
+) -> tuple[float, tuple[int, ...], str]:
+    operands = [computation.instructions[name] for name in one.operands]
+    arrays = [array for operand in operands for array in operand.arrays]
+    whole = sum(array.packed for array in arrays)
+    dtype = arrays[0].dtype
+    if kind == "collective-permute":
+        return whole, _longest_way(one), dtype
+    group = groups_of(one.text, devices)[0]
+    size = len(group)
+    share = (size - 1) / size
+    if kind == "all-gather":
+        return whole * (size - 1), tuple(group), dtype
+    return whole * share * (2 if kind == "all-reduce" else 1), tuple(group), dtype
+
+
+def groups_of(text: str, devices: int) -> list[list[int]]:
+    """The groups of a collective, in any of the three ways that XLA writes them.
+
+    Examples, for 4 devices: "replica_groups={{0,1},{2,3}}", "replica_groups=[2,2]<=[4]" and
+    "replica_groups=mesh['a'=2,'b'=2] {'b'}" are all [[0, 1], [2, 3]].
+    """
+    lists = _LISTS.search(text)
+    if lists:
+        return _number_lists(lists[1])
+    iota = _IOTA.search(text)
+    if iota:
+        return _iota(iota[1]).tolist()
+    mesh = _MESH.search(text)
+    if mesh:
+        axes = re.findall(r"'?([\w.]+)'?=(\d+)", mesh[1])
+        names, sizes = [name for name, _ in axes], [int(size) for _, size in axes]
+        ids = _order(mesh[2]) if mesh[2] else np.arange(math.prod(sizes))
+        cut = [names.index(name.strip().strip("'")) for name in mesh[3].split(",")]
+        array = np.moveaxis(ids.reshape(sizes), cut, range(-len(cut), 0))
+        return array.reshape(-1, math.prod(sizes[axis] for axis in cut)).tolist()
+    return [list(range(devices))]
+
+
+def _iota(text: str) -> np.ndarray:
+    """Reads groups as in "[2,2]<=[4]T(0)"."""
+    shape, _, order = text.partition("<=")
+    return _order(order).reshape([int(n) for n in shape.strip("[]").split(",")])
+
+
+def _order(text: str) -> np.ndarray:
+    """Numbers from 0 in the order of "[16,16]T(1,0)": counted, then transposed."""
+    sizes, _, axes = text.partition("T")
+    dims = [int(n) for n in sizes.strip("[]").split(",")]
+    array = np.arange(math.prod(dims)).reshape(dims)
+    return array.transpose([int(n) for n in axes.strip("()").split(",")]) if axes else array
+
+
+def _longest_way(one: Instruction) -> tuple[int, ...]:
+    pairs = _number_lists(_PAIRS.search(one.text)[1])
+    return tuple(max(pairs, key=lambda pair: abs(pair[0] - pair[1])))
+
+
+def _number_lists(text: str) -> list[list[int]]:
+    """Reads "{0,1},{2,3}" as [[0, 1], [2, 3]]."""
+    return [[int(n) for n in part.split(",")] for part in re.findall(r"\{([\d,]+)\}", text)]
+
+
+def by_kind(found: Sequence[Collective]) -> dict[str, float]:
+    """Bytes that one device sends in a step, by kind."""
+    totals: dict[str, float] = {}
+    for one in found:
+        totals[one.kind] = totals.get(one.kind, 0.0) + one.bytes_sent * one.times
+    return totals

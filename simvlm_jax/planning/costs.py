@@ -1,0 +1,198 @@
+"""What a compiled step costs a device: operations, bytes of memory, bytes on the wire.
+
+All counts are of one device and one step, loops multiplied by their trips.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+
+from simvlm_jax.planning.hlo import Array, Computation, Instruction, Program
+
+_LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
+_WINDOW = re.compile(r"window=\{([^}]*)\}")
+_CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call",
+    "conditional", "after-all", "partition-id", "replica-id", "copy-done", "slice-done",
+    "async-start", "async-update", "async-done", "all-gather-done", "all-reduce-done",
+    "collective-permute-done", "opt-barrier", "iota", "domain", "send-done", "recv-done",
+}  # fmt: skip
+_NO_WORK = ("AllocateBuffer", "ConcatBitcast", "Sharding", "SPMD", "AssumeGatherIndicesInBound")
+_SLICES = ("dynamic-slice", "slice", "gather")
+
+
+def operations(program: Program) -> float:
+    """Floating-point operations of all products: two per multiply and add.
+
+    What rematerialisation repeats is counted, and so is what the compiler does for padding of its
+    own; a product with a position that a dilated window skips is not.
+    """
+    total = 0.0
+    for one, computation, times in program.executed():
+        total += times * _operations_of(one, computation)
+        for inner, around in program.inside(one):
+            total += times * _operations_of(inner, around)
+    return total
+
+
+def _operations_of(one: Instruction, computation: Computation) -> float:
+    if one.opcode == "dot":
+        (left,) = computation.instructions[one.operands[0]].arrays
+        axes = [int(n) for n in _CONTRACTED.search(one.text)[1].split(",") if n]
+        return 2.0 * math.prod(one.arrays[0].dims) * math.prod(left.dims[a] for a in axes)
+    if one.opcode == "convolution":
+        return _convolution(one, computation)
+    return 0.0
+
+
+def _convolution(one: Instruction, computation: Computation) -> float:
+    """TPU programs write matrix products as convolutions too."""
+    _, kernel_labels, result_labels = _LABELS.search(one.text).groups()
+    (kernel,) = computation.instructions[one.operands[1]].arrays
+    inputs = kernel.dims[kernel_labels.index("i")]
+    window = _window(one.text)
+    pairs = 1
+    for axis, size in enumerate(window.get("size", ())):
+        places = one.arrays[0].dims[result_labels.index(str(axis))]
+        pairs *= _pairs(one, computation, axis, size, places, window)
+    outside = [
+        d for d, label in zip(one.arrays[0].dims, result_labels, strict=True) if label in "bf"
+    ]
+    return 2.0 * math.prod(outside) * inputs * pairs
+
+
+def _window(text: str) -> dict[str, list]:
+    found = _WINDOW.search(text)
+    fields = dict(field.split("=") for field in found[1].split()) if found else {}
+    numbers = {
+        name: [int(n) for n in fields[name].split("x")]
+        for name in ("size", "stride", "lhs_dilate", "rhs_dilate")
+        if name in fields
+    }
+    if "pad" in fields:
+        numbers["pad"] = [
+            tuple(int(n) for n in pair.split("_")) for pair in fields["pad"].split("x")
+        ]
+    return numbers
+
+
+def _pairs(
+    one: Instruction, computation: Computation, axis: int, size: int, places: int, window: dict
+) -> int:
+    """Products along one axis of a window: those with padding or a dilation's gap fall away."""
+    get = lambda name, default: window[name][axis] if name in window else default  # noqa: E731
+    stride, dilation, spread = get("stride", 1), get("lhs_dilate", 1), get("rhs_dilate", 1)
+    (low, _) = get("pad", (0, 0))
+    labels = _LABELS.search(one.text)[1]
+    length = computation.instructions[one.operands[0]].arrays[0].dims[labels.index(str(axis))]
+    count = 0
+    for tap in range(size):
+        for place in range(places):
+            position = place * stride + tap * spread - low
+            count += position >= 0 and position % dilation == 0 and position // dilation < length
+    return count
+
+
+def memory_bytes(program: Program) -> float:
+    """Bytes read from and written to the device's main memory, padding of tiles included.
+
+    Every instruction reads its operands and writes its result once, except what lies in memory on
+    the chip. Of an operand that is only sliced, what the slices take counts; of a result that is
+    an update in place, the update.
+    """
+    total = 0.0
+    for one, computation, times in program.executed():
+        if one.opcode in _FREE or any(f'"{name}' in one.text for name in _NO_WORK):
+            continue
+        total += times * (_read(program, one, computation) + _written(program, one, computation))
+    return total
+
+
+def _main(arrays: tuple[Array, ...]) -> float:
+    return sum(array.bytes for array in arrays if array.space == 0)
+
+
+def _read(program: Program, one: Instruction, computation: Computation) -> float:
+    operands = [computation.instructions.get(name) for name in one.operands]
+    if one.opcode in _SLICES:
+        # What is taken out of the first, and the indices.
+        first = operands[0].arrays[0].space == 0
+        return first * one.bytes + sum(_main(o.arrays) for o in operands[1:] if o)
+    if one.opcode == "slice-start":
+        return _slice_start(one)
+    if one.opcode == "copy-start":
+        return _main(one.arrays[1:2])
+    if one.opcode == "dynamic-update-slice":
+        return sum(_main(o.arrays) for o in operands[1:] if o)
+    if one.opcode != "fusion":
+        return sum(_main(o.arrays) for o in operands if o)
+    inner = program.computations[one.called["calls"]]
+    return sum(
+        _read_inside(program, inner, parameter.name, _main(operand.arrays))
+        for operand, parameter in zip(operands, inner.parameters, strict=False)
+        if operand and operand.arrays and operand.arrays[0].space == 0
+    )
+
+
+def _read_inside(program: Program, inner: Computation, name: str, whole: float) -> float:
+    """Bytes of a fusion's operand that it reads: all, unless it only slices or updates it."""
+    users = inner.users.get(name, [])
+    total = 0.0
+    for user in users:
+        if user.opcode == "bitcast":
+            total += _read_inside(program, inner, user.name, whole)
+        elif user.opcode in _SLICES and user.operands[0] == name:
+            total += user.bytes
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+            continue  # written in place
+        elif user.opcode == "fusion":
+            nested = program.computations[user.called["calls"]]
+            place = nested.parameters[user.operands.index(name)].name
+            total += _read_inside(program, nested, place, whole)
+        else:
+            return whole
+    return min(total, whole)
+
+
+def _slice_start(one: Instruction) -> float:
+    """An asynchronous slice gives ((operands), result, ...): it reads what the result holds."""
+    source, result = one.arrays[0], one.arrays[1]
+    return result.bytes if source.space == 0 else 0.0
+
+
+def _written(program: Program, one: Instruction, computation: Computation) -> float:
+    if one.opcode == "copy-start":
+        return _main(one.arrays[:1])
+    if one.opcode == "slice-start":
+        return _main(one.arrays[1:2])
+    if one.opcode == "dynamic-update-slice":
+        update = computation.instructions[one.operands[1]]
+        return update.bytes if one.arrays[0].space == 0 else 0.0
+    if one.opcode == "fusion":
+        inner = program.computations[one.called["calls"]]
+        return sum(
+            _update_bytes(program, inner, name, array)
+            for name, array in zip(_results(inner), one.arrays, strict=False)
+            if array.space == 0
+        )
+    return _main(one.arrays)
+
+
+def _results(inner: Computation) -> Iterator[str]:
+    root = inner.root
+    return iter(root.operands if root.opcode == "tuple" else (root.name,))
+
+
+def _update_bytes(program: Program, inner: Computation, name: str, array: Array) -> float:
+    """Bytes that one result of a fusion writes: an update in place writes the update alone."""
+    one = inner.instructions[name]
+    while one.opcode == "bitcast":
+        one = inner.instructions[one.operands[0]]
+    if one.opcode == "dynamic-update-slice":
+        return inner.instructions[one.operands[1]].bytes
+    if one.opcode == "fusion":
+        nested = program.computations[one.called["calls"]]
+        if nested.root.opcode != "tuple":
+            return _update_bytes(program, nested, nested.root.name, array)
+    return array.bytes
