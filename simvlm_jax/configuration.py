@@ -85,6 +85,17 @@ def call(function: Callable, **arguments: Any) -> Any:
     return _with_sentences(lambda: gin.get_configurable(selector)(**arguments))
 
 
+def bindings(configurable: Any) -> dict[str, Any]:
+    """What is bound to the parameters of a class or function, built if need be.
+
+    Raises:
+      UserError: something cannot be built as configured.
+    """
+    selector = f"{configurable.__module__}.{configurable.__qualname__}"
+    bound = _with_sentences(lambda: gin.get_bindings(selector))
+    return {name: value for name, value in bound.items() if value is not gin.REQUIRED}
+
+
 def resolved() -> str:
     """The whole configuration as one gin text that `load` can read back."""
     return gin.config_str()

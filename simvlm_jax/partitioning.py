@@ -358,9 +358,9 @@ def slice_count(devices: Sequence[Any]) -> int:
 
 
 def slice_index(device: Any) -> int:
-    """Which slice (TPU) or host (GPU) a device belongs to; forced CPU devices are one slice."""
-    if device.platform == "gpu":
-        return getattr(device, "slice_index", device.process_index)
+    """Which TPU slice, or host of several GPUs, a device belongs to; CPU devices are of one."""
+    if device.platform == "gpu":  # JAX runs one process a host there
+        return device.process_index
     return getattr(device, "slice_index", 0) or 0
 
 

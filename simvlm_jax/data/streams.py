@@ -14,9 +14,11 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from simvlm_jax.data.features import SimVLMFeatureConverter
 from simvlm_jax.data.images import Augmentation
 from simvlm_jax.data.ledger import FailureLedger
 from simvlm_jax.data.order import locate, order_key, positions_of
@@ -211,6 +213,34 @@ class GroupStream:
             for part in self._parts
             for name, (shape, dtype) in part.examples.features().items()
         }
+
+
+class BatchShapes:
+    """Shapes and dtypes of a stream's batches without its data, for plans."""
+
+    def __init__(
+        self,
+        pairs: Mapping[str, int],
+        documents: Mapping[str, int],
+        groups: int,
+        pair_lengths: Mapping[str, int],
+        document_lengths: Mapping[str, int],
+        image_size: tuple[int, int],
+        **others: Any,
+    ):
+        """Takes the arguments of a `GroupStream`; the tasks need not exist."""
+        del others
+        _check_layout(pairs, documents, groups, 0, 1)
+        converter = SimVLMFeatureConverter(image_size=image_size)
+        sides = [("", pairs, pair_lengths), (DOCUMENT_PREFIX, documents, document_lengths)]
+        found = {
+            prefix + name: ((groups, sum(tasks.values()), *shape), np.dtype(dtype.name))
+            for prefix, tasks, lengths in sides
+            if tasks
+            for name, (shape, dtype) in converter.model_feature_shapes(lengths).items()
+        }
+        self.input_shapes = {name: shape for name, (shape, _) in found.items()}
+        self.input_types = {name: dtype for name, (_, dtype) in found.items()}
 
 
 def _check_layout(
