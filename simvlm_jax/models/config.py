@@ -51,8 +51,8 @@ class SimVLMConfig:
       scan_blocks: compile one residual block of a stage and loop over the others. For TPU and GPU:
         on CPU a convolution in a loop is many times slower than outside.
       remat_policy: what the backward pass recomputes: 'none', 'dots' (keep matrix products
-        without a batch dimension) or 'full' (keep only each layer's input). Of scanned residual
-        blocks either keeps the input only; others are never recomputed.
+        without a batch dimension) or 'full' (keep only each layer's input). It is for layers:
+        scanned residual blocks always keep the input only, unrolled ones everything.
       dtype: dtype of activations; parameters are always float32.
     """
 

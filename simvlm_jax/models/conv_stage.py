@@ -156,8 +156,9 @@ class ConvStage(nn.Module):
             rngs = None if key is None else {"dropout": key}
             return template.apply({"params": params}, x, rate, rngs=rngs), None
 
-        if config.remat_policy != "none":
-            body = jax.checkpoint(body, prevent_cse=False)
+        # Else the loop would store all that a block computes: on TPU that costs more than
+        # computing it again.
+        body = jax.checkpoint(body, prevent_cse=False)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
         return jax.lax.scan(body, x, (stacked, jnp.asarray(rates), keys))[0]
 
