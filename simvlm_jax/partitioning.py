@@ -46,7 +46,9 @@ RULES: AxisRules = (
     ("heads", "tensor"),
     ("joined_kv", "tensor"),
     ("embed", "fsdp"),
-    ("conv_out", "fsdp"),
+    # Not fsdp: kernels are small, and to cut their gradients the compiler would rather gather the
+    # images of 64 devices than add up the gradients.
+    ("conv_out", None),
     ("kv", None),
     ("length", None),
     ("layers", None),
@@ -295,11 +297,17 @@ def cut_widths(params_axes: Any, params: Any, fewest_cut: int = FEWEST_CUT) -> d
     """
     widths = {"fsdp": 0, "tensor": 0}
     for _, names, leaf in _named(params_axes, params):
-        axes = _mesh_axes(names, leaf.shape, fewest_cut)
-        for size, axis in zip(leaf.shape, axes, strict=True):
-            if axis:
-                widths[axis] = math.gcd(widths[axis], size)
+        for axis, size in cut_sizes(names, leaf.shape, fewest_cut):
+            widths[axis] = math.gcd(widths[axis], size)
     return widths
+
+
+def cut_sizes(
+    names: Sequence[str | None], shape: tuple[int, ...], fewest_cut: int = FEWEST_CUT
+) -> list[tuple[str, int]]:
+    """The mesh axes that cut a parameter, each with the size it cuts."""
+    axes = _mesh_axes(names, shape, fewest_cut)
+    return [(axis, size) for axis, size in zip(axes, shape, strict=True) if axis]
 
 
 def _mesh_axes(

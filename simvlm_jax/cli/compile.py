@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from simvlm_jax.planning.report import report
 
     print(f"{mesh_line(job, topology)}; compiling takes minutes", file=sys.stderr)
-    plan = make_plan(job, topology, args.total_steps or total_steps, histograms)
+    plan = make_plan(job, topology, args.total_steps or total_steps, histograms, args.text)
     print(json.dumps(plan) if args.json else report(plan))
     return 0
 

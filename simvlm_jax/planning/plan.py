@@ -10,6 +10,7 @@ import re
 import resource
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ def make_plan(
     topology: Topology,
     total_steps: int,
     histograms: Mapping[str, lengths.Histogram] | None = None,
+    text_file: str | None = None,
 ) -> dict[str, Any]:
     """Compiles a job and works everything out.
 
@@ -37,6 +39,7 @@ def make_plan(
       topology: the machine.
       total_steps: steps of the whole run.
       histograms: lengths of texts under 'pairs' and 'documents'; nothing means full batches.
+      text_file: where to write the compiled program, to look into it.
 
     Returns:
       What `simvlm compile --json` prints; see docs/scaling.md for each entry.
@@ -65,7 +68,10 @@ def make_plan(
         "hbm_limit_bytes": limit,
         "hbm_parts": found,
     }
-    plan |= _costs(hlo.parse(compiled.as_text()), job, topology)
+    text = compiled.as_text()
+    if text_file:
+        Path(text_file).write_text(text)
+    plan |= _costs(hlo.parse(text), job, topology)
     plan |= _bounds(plan, job, topology, total_steps, histograms or {})
     plan["host_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return plan

@@ -1,0 +1,76 @@
+"""Trains a tiny SimVLM under many layouts on 8 CPU devices; prints the losses of each as JSON.
+
+With `initial_params` of random numbers, so that nothing is zero, and every parameter cut that can
+be (`fewest_cut=1`).
+"""
+
+import json
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+
+jax.config.update("jax_disable_most_optimizations", True)
+
+from simvlm_jax.partitioning import Partitioner, describe
+from simvlm_jax.planning.job import Shapes
+from simvlm_jax.testing import random_parameters, tiny_config, tiny_groups, tiny_model
+from simvlm_jax.training import optimizers
+from simvlm_jax.training.state import abstract_state, create_state, lay_out
+from simvlm_jax.training.step import compile_step
+
+GROUPS, STEPS = 8, 3
+CHOICES = {
+    "data": {},
+    "fsdp": {},
+    "tensor": {},
+    "fsdp+tensor": {"fsdp": 2, "tensor": 2},
+}
+VARIANTS = {
+    "paper": {},
+    "scanned": {"scan_blocks": True, "conv_layers": (1, 2, 3), "remat_policy": "full"},
+    "t5": {"encoder_style": "t5", "decoder_style": "t5", "remat_policy": "dots"},
+    "decoder_only": {"decoder_only": True},
+}
+
+
+def losses(config, partitioner, devices) -> dict:
+    """The mesh, the losses and norms of some steps, and how many parameters are cut."""
+    model = tiny_model(config, nominal_batch_size=GROUPS)
+    optimizer = optimizers.adamw(1e-2, total_steps=STEPS, ema_decay=0.9)
+    batch = tiny_groups(config, GROUPS, pairs=2, documents=1)
+    shapes = Shapes(
+        {name: leaf.shape for name, leaf in batch.items()},
+        {name: leaf.dtype for name, leaf in batch.items()},
+    )
+    layout = lay_out(model, shapes, partitioner, devices)
+    target = abstract_state(model, optimizer, shapes, layout)
+    state = create_state(model, optimizer, shapes, target, 0, random_parameters(config))
+    step = compile_step(model, optimizer, target, layout, seed=0)
+    found = []
+    for _ in range(STEPS):
+        state, loss, norm, _ = step(state, jax.device_put(batch, layout.by_group))
+        found.append((float(loss), float(norm)))
+    leaves = jax.tree.leaves(state.params)
+    cut = sum(not leaf.sharding.is_fully_replicated for leaf in leaves)
+    same = jax.tree.map(lambda a, b: a.sharding == b.sharding, state.params, target.params)
+    assert all(jax.tree.leaves(same)), "a step moves the parameters"
+    return {"mesh": describe(layout.sizes), "losses": found, "cut": cut, "parameters": len(leaves)}
+
+
+def main() -> None:
+    results = {}
+    for variant, changes in VARIANTS.items():
+        config = tiny_config(**changes)
+        results[variant, "one"] = losses(config, Partitioner(), jax.devices()[:1])
+        for strategy, sizes in CHOICES.items():
+            if variant != "paper" and strategy in ("data", "tensor"):
+                continue
+            partitioner = Partitioner(strategy, fewest_cut=1, **sizes)
+            results[variant, strategy] = losses(config, partitioner, jax.devices())
+    print(json.dumps({f"{variant}/{name}": found for (variant, name), found in results.items()}))
+
+
+if __name__ == "__main__":
+    main()
