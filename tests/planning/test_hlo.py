@@ -16,9 +16,7 @@ SHAPES = {
     "f32[]": [Array("f32", ())],
     "pred[7]": [Array("pred", (7,))],
     "bf16[4,260]{1,0:T(8,128)(2,1)}": [Array("bf16", (4, 260), 0, (1, 0), (8, 128))],
-    "bf16[2,4,260]{2,1,0:T(8,128)(2,1)S(1)}": [
-        Array("bf16", (2, 4, 260), 1, (2, 1, 0), (8, 128))
-    ],
+    "bf16[2,4,260]{2,1,0:T(8,128)(2,1)S(1)}": [Array("bf16", (2, 4, 260), 1, (2, 1, 0), (8, 128))],
     "bf16[5120]{0:T(1024)(128)(2,1)S(1)}": [Array("bf16", (5120,), 1, (0,), (1024,))],
     "u32[]{:S(2)}": [Array("u32", (), 2)],
     "s32[]{:T(128)S(6)}": [Array("s32", (), 6, (), (128,))],
@@ -36,8 +34,13 @@ def test_shapes_are_read_with_their_tiles_and_memory_spaces(shape):
     assert list(arrays_of(shape)) == SHAPES[shape]
 
 
-@pytest.mark.parametrize("name", ["float32", "bfloat16", "int8", "uint16", "float8_e4m3fn",
-                                  "float8_e5m2", "complex64", "bool", "float8_e4m3b11fnuz"])  # fmt: skip
+TYPES = (
+    "bool", "int8", "uint16", "bfloat16", "float32", "complex64", "float8_e4m3fn", "float8_e5m2",
+    "float8_e4m3b11fnuz",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TYPES)
 def test_the_bytes_of_a_type_are_those_of_jax(name):
     program = parse(compiled(lambda x: x, (3, 5), dtype=name).as_text())
     (array,) = program.computations[program.entry].parameters[0].arrays
@@ -159,8 +162,7 @@ def test_what_is_called_runs_as_often_as_its_caller():
             "%h0 = f32[] async-start(%a0), calls=%beside",
             "%h1 = f32[] async-done(%h0), calls=%beside",
             "%b0 = f32[] conditional(%i, %a0, %a0), branch_computations={%left, %right}",
-            "%t0 = f32[] conditional(%i, %a0, %a0), true_computation=%yes, "
-            "false_computation=%no",
+            "%t0 = f32[] conditional(%i, %a0, %a0), true_computation=%yes, false_computation=%no",
             "%r0 = f32[] reduce(%a0, %a0), to_apply=%helper",
             "ROOT %f0 = f32[] fusion(%a0), kind=kLoop, calls=%fused",
         ],
