@@ -22,7 +22,7 @@ _FREE = {
     "iota", "domain",
 }  # fmt: skip
 _NO_WORK = ("AllocateBuffer", "ConcatBitcast", "Sharding", "SPMD", "AssumeGatherIndicesInBound")
-_START, _DONE = "AsyncCollectiveStart", "AsyncCollectiveDone"
+_DONE = "AsyncCollectiveDone"  # the fusion that awaits a collective ends with it
 _TARGET = re.compile(r'custom_call_target="(\w+)"')
 _ALIASES = re.compile(r"output_to_operand_aliasing=\{(\{.*?\))\}")
 _SLICES = ("dynamic-slice", "slice", "gather")

@@ -237,6 +237,18 @@ def test_one_started_and_awaited_counts_once_and_what_stays_at_home_not_at_all()
     assert (one.kind, one.bytes_sent) == ("all-gather", BYTES * 15 / 16)
 
 
+def test_one_wrapped_in_a_computation_counts_where_it_starts():
+    scatter = f"reduce-scatter(%p), channel_id=6, {GROUPS}, dimensions={{0}}, to_apply=%sum"
+    entry = [
+        f"%p = {WHOLE} parameter(0)",
+        f"%s = (({WHOLE}), {PART}, s32[]) async-start(%p), calls=%wrapped",
+        f"ROOT %d = {PART} async-done(%s), calls=%wrapped",
+    ]
+    wrapped = [f"%p = {WHOLE} parameter(0)", f"ROOT %r = {PART} {scatter}"]
+    (one,) = collectives(program_of(entry, wrapped=wrapped, sum=SUM), 32)
+    assert (one.kind, one.bytes_sent) == ("reduce-scatter", BYTES * 15 / 16)
+
+
 SUMMED = [
     f"%p = {WHOLE} parameter(0)",
     f"%r = {WHOLE} all-reduce(%p), channel_id=1, {GROUPS}, to_apply=%sum",

@@ -117,7 +117,12 @@ def times_of(program, opcode="add"):
 
 BODY = ["%q.1 = (s32[]) parameter(0)", "%in.body = f32[] add(%q.1, %q.1)"]
 COMPARED = {
-    "less": ["%bound = s32[]{:T(128)} constant(7)", "ROOT %c = pred[] compare(%q, %bound)"],
+    "less": [
+        "%bound = s32[]{:T(128)} constant(7)",
+        "%one = s32[] constant(1)",  # the bound is the largest
+        "%next = s32[] add(%q, %one)",
+        "ROOT %c = pred[] compare(%next, %bound)",
+    ],
     "fused": ["ROOT %c = pred[] fusion(%q), kind=kLoop, calls=%compare"],
 }
 
@@ -140,7 +145,7 @@ def test_the_known_count_goes_before_the_condition():
         until=COMPARED["less"],
         body=BODY,
     )
-    assert times_of(program) == {"in.body": 3}
+    assert times_of(program)["in.body"] == 3
 
 
 def test_a_loop_that_nothing_bounds_is_an_error_that_names_it():
@@ -229,6 +234,14 @@ def test_a_loop_that_may_end_early_is_counted_in_full():
         return jax.lax.while_loop(going, step, (0, start))[1]
 
     assert products(parse(compiled(run, (16, 16)).as_text())) == {16: 11}
+
+
+def test_a_real_loop_whose_length_is_an_argument_cannot_be_counted():
+    run = lambda count, start: jax.lax.fori_loop(0, count, lambda _, x: x @ x, start)  # noqa: E731
+    arguments = jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((8, 8), "float32")
+    program = parse(jax.jit(run).lower(*arguments).compile().as_text())
+    with pytest.raises(ValueError, match="How often"):
+        list(program.executed())
 
 
 GARBAGE = {
