@@ -80,6 +80,8 @@ ENTRY = [f"%stack = {STACK} parameter(0)", f"%i = {INDEX} parameter(1)"]
 def test_of_what_a_fusion_only_slices_the_slice_counts():
     fusion = f"ROOT %out = {LAYER} fusion(%stack, %i), kind=kLoop, calls=%inside"
     assert total(*ENTRY, fusion, inside=SLICED) == 2 * LAYER_BYTES
+    view = [f"%view = {STACK} bitcast(%stack)", SLICED[2].replace("(%stack", "(%view")]
+    assert total(*ENTRY, fusion, inside=[*SLICED[:2], *view, SLICED[3]]) == 2 * LAYER_BYTES
     nested = [*ENTRY, f"ROOT %in = {LAYER} fusion(%stack, %i), kind=kLoop, calls=%deep"]
     assert total(*ENTRY, fusion, inside=nested, deep=SLICED) == 2 * LAYER_BYTES
 
