@@ -204,7 +204,7 @@ def test_one_that_overlaps_counts_once_by_its_channel():
     started = f"%start = {WHOLE} fusion(%p), kind=kCustom, calls=%begin"
     awaited = f"%done = {WHOLE} fusion(%p), kind=kCustom, calls=%end"
     program = loop_of(
-        [f"%p = {PART} parameter(0)", started, awaited, gather(8), gather(9, "h")],
+        [f"%p = {PART} parameter(0)", started, awaited, gather(8, "h"), gather(9, "k")],
         trips=3,
         begin=held,
         end=[held[0], held[1].replace("%g", "%g.1")],
