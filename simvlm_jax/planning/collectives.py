@@ -22,8 +22,10 @@ _CHANNEL = re.compile(r"channel_id=(\d+)")
 _LISTS = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _IOTA = re.compile(r"replica_groups=(\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)")
 _MESH = re.compile(
-    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\[[\d,]+\](?:T\([\d,]+\))?)\))? \{([^}]*)\}"
+    r"replica_groups=mesh\[([^\]]*)\]"
+    r"(?:, device_ids=\((\[[\d,]+\](?:T\([\d,]+\))?|[\d,]+)\))? \{([^}]*)\}"
 )
+_AXIS = re.compile(r"'?([\w.\-]+)'?(?::\((\d+)\)(\d+))?'?")  # a name, and which part of the axis
 _PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{}]*\})\}")
 _SHARED_CHANNEL = 1  # what XLA gives collectives that it makes late; not a name
 
@@ -69,7 +71,7 @@ def collectives(program: Program, devices: int) -> Iterator[Collective]:
             if (kind, name) in seen:
                 continue
             seen.add((kind, name))
-            if kind == "all-reduce" and _only_sliced(inner, around):
+            if kind == "all-reduce" and inner is not one and _only_sliced(inner, around):
                 kind = "reduce-scatter"
             sent, group, dtype = _sent(inner, around, kind, devices)
             if len(set(group)) > 1:
@@ -114,14 +116,34 @@ def groups_of(text: str, devices: int) -> list[list[int]]:
     if iota:
         return _iota(iota[1]).tolist()
     mesh = _MESH.search(text)
-    if mesh:
-        axes = re.findall(r"'?([\w.]+)'?=(\d+)", mesh[1])
-        names, sizes = [name for name, _ in axes], [int(size) for _, size in axes]
-        ids = _order(mesh[2]) if mesh[2] else np.arange(math.prod(sizes))
-        cut = [names.index(name.strip().strip("'")) for name in mesh[3].split(",")]
-        array = np.moveaxis(ids.reshape(sizes), cut, range(-len(cut), 0))
-        return array.reshape(-1, math.prod(sizes[axis] for axis in cut)).tolist()
-    return [list(range(devices))]
+    return _mesh(*mesh.groups()) if mesh else [list(range(devices))]
+
+
+def _mesh(axes: str, order: str | None, grouped: str) -> list[list[int]]:
+    """Reads groups as in "mesh['a'=4,'b'=2] {'a':(1)2,'b'}": the outer half of a, and b."""
+    sizes = {name: int(size) for name, size in re.findall(r"'?([\w.\-]+)'?=(\d+)", axes)}
+    parts = [
+        (name, int(before or 1), int(size or sizes[name]))
+        for name, before, size in _AXIS.findall(grouped)
+    ]
+    # Every axis is cut wherever a part of it begins or ends; then a part is whole pieces.
+    pieces = []
+    for name, size in sizes.items():
+        ends = {1, size}
+        for each, before, length in parts:
+            ends |= {before, before * length} if each == name else set()
+        ends = sorted(ends) if size > 1 else [1, 1]
+        pieces += [(name, start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    moved = [
+        number
+        for name, before, length in parts
+        for number, (each, start, end) in enumerate(pieces)
+        if each == name and before <= start and end <= before * length
+    ]
+    cut = [end // start for _, start, end in pieces]
+    ids = _order(order) if order else np.arange(math.prod(sizes.values()))
+    array = np.moveaxis(ids.reshape(cut), moved, range(-len(moved), 0))
+    return array.reshape(-1, math.prod(cut[number] for number in moved)).tolist()
 
 
 def _iota(text: str) -> np.ndarray:
@@ -131,7 +153,9 @@ def _iota(text: str) -> np.ndarray:
 
 
 def _order(text: str) -> np.ndarray:
-    """Numbers from 0 in the order of "[16,16]T(1,0)": counted, then transposed."""
+    """Numbers from 0 in the order of "[16,16]T(1,0)": counted, then transposed; or a list."""
+    if not text.startswith("["):
+        return np.array([int(n) for n in text.split(",")])
     sizes, _, axes = text.partition("T")
     dims = [int(n) for n in sizes.strip("[]").split(",")]
     array = np.arange(math.prod(dims)).reshape(dims)

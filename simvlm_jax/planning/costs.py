@@ -3,10 +3,14 @@
 All counts are of one device and one step, loops multiplied by their trips.
 """
 
+import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 
+import numpy as np
+
+from simvlm_jax.planning.collectives import KINDS
 from simvlm_jax.planning.hlo import Array, Computation, Instruction, Program
 
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
@@ -14,11 +18,13 @@ _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call",
-    "conditional", "after-all", "partition-id", "replica-id", "copy-done", "slice-done",
-    "async-start", "async-update", "async-done", "all-gather-done", "all-reduce-done",
-    "collective-permute-done", "opt-barrier", "iota", "domain", "send-done", "recv-done",
+    "conditional", "after-all", "partition-id", "replica-id", "async-start", "opt-barrier",
+    "iota", "domain",
 }  # fmt: skip
 _NO_WORK = ("AllocateBuffer", "ConcatBitcast", "Sharding", "SPMD", "AssumeGatherIndicesInBound")
+_DONE = "AsyncCollectiveDone"  # the fusion that awaits a collective ends with it
+_TARGET = re.compile(r'custom_call_target="(\w+)"')
+_ALIASES = re.compile(r"output_to_operand_aliasing=\{(\{.*?\))\}")
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -51,7 +57,7 @@ def _convolution(one: Instruction, computation: Computation) -> float:
     _, kernel_labels, result_labels = _LABELS.search(one.text).groups()
     (kernel,) = computation.instructions[one.operands[1]].arrays
     inputs = kernel.dims[kernel_labels.index("i")]
-    window = _window(one.text)
+    window = _window(one.attributes)
     pairs = 1
     for axis, size in enumerate(window.get("size", ())):
         places = one.arrays[0].dims[result_labels.index(str(axis))]
@@ -82,15 +88,26 @@ def _pairs(
 ) -> int:
     """Products along one axis of a window: those with padding or a dilation's gap fall away."""
     get = lambda name, default: window[name][axis] if name in window else default  # noqa: E731
-    stride, dilation, spread = get("stride", 1), get("lhs_dilate", 1), get("rhs_dilate", 1)
     (low, _) = get("pad", (0, 0))
     labels = _LABELS.search(one.text)[1]
     length = computation.instructions[one.operands[0]].arrays[0].dims[labels.index(str(axis))]
+    dilations = get("lhs_dilate", 1), get("rhs_dilate", 1)
+    return _inside(size, places, length, get("stride", 1), low, *dilations)
+
+
+@functools.lru_cache(maxsize=4096)
+def _inside(
+    size: int, places: int, length: int, stride: int, low: int, dilation: int, spread: int
+) -> int:
+    """How many of `size` taps at `places` places meet an element of `length`."""
+    if size > places:  # symmetric: the shorter of the two is the one to loop over
+        size, places, spread, stride = places, size, stride, spread
+    starts = np.arange(places) * stride - low
     count = 0
     for tap in range(size):
-        for place in range(places):
-            position = place * stride + tap * spread - low
-            count += position >= 0 and position % dilation == 0 and position // dilation < length
+        positions = starts + tap * spread
+        inside = (positions >= 0) & (positions < length * dilation)
+        count += int(np.count_nonzero(inside & (positions % dilation == 0)))
     return count
 
 
@@ -99,14 +116,22 @@ def memory_bytes(program: Program) -> float:
 
     Every instruction reads its operands and writes its result once, except what lies in memory on
     the chip. Of an operand that is only sliced, what the slices take counts; of a result that is
-    an update in place, the update.
+    an update in place, the update. A collective that runs beside other work stands in the fusions
+    of that work too, and its arrays are handed through them: it counts where it starts.
     """
     total = 0.0
     for one, computation, times in program.executed():
-        if one.opcode in _FREE or any(f'"{name}' in one.text for name in _NO_WORK):
+        if one.opcode in _FREE or one.opcode.endswith(("-done", "-update")):
+            continue
+        if _target(one).startswith(_NO_WORK):
             continue
         total += times * (_read(program, one, computation) + _written(program, one, computation))
     return total
+
+
+def _target(one: Instruction) -> str:
+    found = _TARGET.search(one.text) if one.opcode == "custom-call" else None
+    return found[1] if found else ""
 
 
 def _main(arrays: tuple[Array, ...]) -> float:
@@ -128,31 +153,54 @@ def _read(program: Program, one: Instruction, computation: Computation) -> float
     if one.opcode != "fusion":
         return sum(_main(o.arrays) for o in operands if o)
     inner = program.computations[one.called["calls"]]
+    waits = _under_way(one, inner)
     return sum(
-        _read_inside(program, inner, parameter.name, _main(operand.arrays))
+        _read_inside(program, inner, parameter.name, _main(operand.arrays), waits)
         for operand, parameter in zip(operands, inner.parameters, strict=False)
         if operand and operand.arrays and operand.arrays[0].space == 0
     )
 
 
-def _read_inside(program: Program, inner: Computation, name: str, whole: float) -> float:
+def _read_inside(
+    program: Program, inner: Computation, name: str, whole: float, waits: frozenset[str]
+) -> float:
     """Bytes of a fusion's operand that it reads: all, unless it only slices or updates it."""
-    users = inner.users.get(name, [])
     total = 0.0
-    for user in users:
+    for user in inner.users.get(name, []):
         if user.opcode == "bitcast":
-            total += _read_inside(program, inner, user.name, whole)
+            total += _read_inside(program, inner, user.name, whole, waits)
         elif user.opcode in _SLICES and user.operands[0] == name:
             total += user.bytes
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+        elif user.opcode == "dynamic-update-slice" and name not in user.operands[1:]:
             continue  # written in place
+        elif user.name in waits or _target(user) == _DONE:
+            continue  # read where the collective started
+        elif user.opcode == "tuple" and user.is_root:
+            continue  # handed through
         elif user.opcode == "fusion":
             nested = program.computations[user.called["calls"]]
-            place = nested.parameters[user.operands.index(name)].name
-            total += _read_inside(program, nested, place, whole)
+            for operand, parameter in zip(user.operands, nested.parameters, strict=False):
+                if operand == name:
+                    total += _read_inside(program, nested, parameter.name, whole, frozenset())
         else:
             return whole
     return min(total, whole)
+
+
+def _under_way(one: Instruction, inner: Computation) -> frozenset[str]:
+    """Collectives within a fusion that another fusion has started."""
+    found = {name for name, each in inner.instructions.items() if each.opcode in KINDS}
+    if _target(inner.root) == _DONE:
+        return frozenset(found)
+    results, aliased = _results(inner), _aliased(one)
+    return frozenset(found & {results[index] for index in aliased if index < len(results)})
+
+
+def _aliased(one: Instruction) -> frozenset[int]:
+    """Numbers of a fusion's results that are kept where one of its operands lies."""
+    found = _ALIASES.search(one.text)
+    numbers = re.findall(r"\{(\d*)\}: \(", found[1]) if found else []
+    return frozenset(int(number or 0) for number in numbers)
 
 
 def _slice_start(one: Instruction) -> float:
@@ -170,18 +218,36 @@ def _written(program: Program, one: Instruction, computation: Computation) -> fl
         update = computation.instructions[one.operands[1]]
         return update.bytes if one.arrays[0].space == 0 else 0.0
     if one.opcode == "fusion":
-        inner = program.computations[one.called["calls"]]
-        return sum(
-            _update_bytes(program, inner, name, array)
-            for name, array in zip(_results(inner), one.arrays, strict=False)
-            if array.space == 0
-        )
+        return _written_by_fusion(program, one)
+    if one.opcode.endswith("-start"):
+        return _main(_results_of_start(one, computation))
     return _main(one.arrays)
 
 
-def _results(inner: Computation) -> Iterator[str]:
+def _results_of_start(one: Instruction, computation: Computation) -> tuple[Array, ...]:
+    """Of what an asynchronous instruction gives: (operands, results, its own notes)."""
+    count = sum(len(computation.instructions[name].arrays) for name in one.operands)
+    return one.arrays[count : 2 * count] or one.arrays  # all-reduce-start gives results alone
+
+
+def _written_by_fusion(program: Program, one: Instruction) -> float:
+    inner = program.computations[one.called["calls"]]
+    if _target(inner.root) == _DONE:
+        return 0.0
+    results, waits, aliased = _results(inner), _under_way(one, inner), _aliased(one)
+    if len(results) != len(one.arrays):  # one instruction gives them all
+        pairs = enumerate(one.arrays)
+        return _main(tuple(array for number, array in pairs if number not in aliased))
+    return sum(
+        _update_bytes(program, inner, name, array)
+        for name, array in zip(results, one.arrays, strict=True)
+        if array.space == 0 and name not in waits
+    )
+
+
+def _results(inner: Computation) -> Sequence[str]:
     root = inner.root
-    return iter(root.operands if root.opcode == "tuple" else (root.name,))
+    return root.operands if root.opcode == "tuple" else (root.name,)
 
 
 def _update_bytes(program: Program, inner: Computation, name: str, array: Array) -> float:
@@ -189,6 +255,8 @@ def _update_bytes(program: Program, inner: Computation, name: str, array: Array)
     one = inner.instructions[name]
     while one.opcode == "bitcast":
         one = inner.instructions[one.operands[0]]
+    if one.opcode == "parameter":
+        return 0.0  # handed through
     if one.opcode == "dynamic-update-slice":
         return inner.instructions[one.operands[1]].bytes
     if one.opcode == "fusion":

@@ -13,14 +13,19 @@ from collections.abc import Iterator
 BYTES = {
     "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2,
     "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16,
-    "f8e4m3fn": 1, "f8e5m2": 1, "token": 0, "opaque": 0,
+    "s2": 0.25, "u2": 0.25, "f4e2m1fn": 0.5, "f8e3m4": 1, "f8e4m3": 1, "f8e4m3fn": 1,
+    "f8e4m3fnuz": 1, "f8e4m3b11fnuz": 1, "f8e5m2": 1, "f8e5m2fnuz": 1, "f8e8m0fnu": 1,
+    "token": 0, "opaque": 0,
 }  # fmt: skip
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^{}]*)\})?")
 _SPACE = re.compile(r"S\((\d+)\)")
 _TILE = re.compile(r":T\((\d+(?:,\d+)*)\)")
 _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition|called_computations)=\{?%?([\w.\-]+)")
-_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+# A conditional on a truth value names its two, one on a number lists them.
+_BRANCHES = re.compile(
+    r"\b(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=(%[\w.\-]+))"
+)
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONSTANT = re.compile(r"\bs32\[\]\S* constant\((\d+)\)")
@@ -92,8 +97,8 @@ class Instruction:
     @functools.cached_property
     def branches(self) -> tuple[str, ...]:
         """The computations of a conditional."""
-        found = _BRANCHES.search(self.attributes)
-        return tuple(_NAME.findall(found[1])) if found else ()
+        found = " ".join("".join(pair) for pair in _BRANCHES.findall(self.attributes))
+        return tuple(_NAME.findall(found))
 
     @property
     def bytes(self) -> float:
@@ -189,7 +194,7 @@ def parse(text: str) -> Program:
     """Reads what `compiled.as_text()` gives.
 
     Raises:
-      ValueError: it is no XLA program.
+      ValueError: it is no XLA program, or not all of one.
     """
     computations: dict[str, Computation] = {}
     entry, current = "", None
@@ -204,7 +209,7 @@ def parse(text: str) -> Program:
         elif " = " in line:
             one = _instruction(line)
             current.instructions[one.name] = one
-    if not entry:
+    if not entry or current is not None:
         raise ValueError("The text is not a compiled XLA program.")
     return Program(computations, entry)
 
