@@ -13,6 +13,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     options.add_gin(parser)
     parser.add_argument("--model_dir", required=True, help="the run's folder; resumed if it exists")
+    parser.add_argument(
+        "--profile",
+        type=_step_range,
+        metavar="START:STOP",
+        help="trace the steps START to STOP - 1 into MODEL_DIR/profile, for TensorBoard with XProf "
+        "(pip install xprof). Steps are numbered as in the progress line, from 1 on, where a "
+        "resumed run goes on counting. The first step of a start compiles too: better skip it",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,8 +34,19 @@ def run(args: argparse.Namespace) -> int:
     files = folder.model_files(model) | {"config.gin": configuration.resolved().encode()}
     stream = configuration.value("loop.train.stream")
     stream.keep_ledger(args.model_dir)
+    given = {"profile": args.profile} if args.profile else {}  # else gin may bind it
     state = configuration.call(
-        loop.train, model=model, stream=stream, model_dir=args.model_dir, extra_files=files
+        loop.train, model=model, stream=stream, model_dir=args.model_dir, extra_files=files, **given
     )
     print(f"{args.model_dir} is trained to step {int(state.step)}.", file=sys.stderr)
     return 0
+
+
+def _step_range(text: str) -> tuple[int, int]:
+    """A type of argparse: START:STOP, as two numbers."""
+    start, _, stop = text.partition(":")
+    if not (start.isdecimal() and stop.isdecimal() and 1 <= int(start) < int(stop)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not START:STOP, two whole numbers with 1 <= START < STOP"
+        )
+    return int(start), int(stop)

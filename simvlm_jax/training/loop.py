@@ -21,7 +21,7 @@ import jax
 import optax
 
 from simvlm_jax.partitioning import Partitioner, describe
-from simvlm_jax.training import devices, folder, t5x_checkpoints, t5x_format
+from simvlm_jax.training import devices, folder, profiling, t5x_checkpoints, t5x_format
 from simvlm_jax.training.checkpoints import Checkpoints
 from simvlm_jax.training.guards import FiniteGuard, Termination, require_counts, require_not_behind
 from simvlm_jax.training.progress import Progress
@@ -43,6 +43,7 @@ def train(
     initial_params: Any = None,
     partitioner: Partitioner | None = None,
     tensorboard: bool = True,
+    profile: tuple[int, int] | None = None,
 ) -> TrainState:
     """Trains to `total_steps` in a folder, from where its newest checkpoint stands.
 
@@ -63,6 +64,7 @@ def train(
         initial_params: Start from these instead of the model's own initial parameters.
         partitioner: Lays everything out on the devices; by default each has all parameters.
         tensorboard: Writes TensorBoard events too.
+        profile: Traces from the first of these steps to before the second, counted from 1.
 
     Raises:
         UserError: If a number is out of range, the groups do not divide over the devices, the
@@ -70,21 +72,21 @@ def train(
         SystemExit: With code 0, after SIGTERM.
     """
     require_counts(total_steps, checkpoint_every=checkpoint_every, log_every=log_every, keep=keep)
+    profiler = profiling.profiler(profile, model_dir, total_steps)
     layout = lay_out(model, stream, partitioner or Partitioner())
     print(f"mesh {describe(layout.sizes)}", file=sys.stderr)
     target = abstract_state(model, optimizer, stream, layout)
     # In this order: the last save is done before SIGTERM can end the process again.
-    with Termination() as termination, Checkpoints(model_dir, keep) as checkpoints:
+    with Termination() as termination, Checkpoints(model_dir, keep) as checkpoints, profiler:
         state = _restore(checkpoints, target, Path(model_dir), total_steps, extra_files or {})
-        if state is None:
-            state = create_state(model, optimizer, stream, target, seed, initial_params)
+        state = state or create_state(model, optimizer, stream, target, seed, initial_params)
         if (start := int(state.step)) < total_steps:
             step_function = compile_step(model, optimizer, target, layout, seed)
             flops = model.train_flops(stream.input_shapes)
             batches = devices.prefetch(stream.batches(start), total_steps - start, layout.by_group)
             told = Progress(model_dir, start, total_steps, flops, tensorboard, stream.report)
             with told as progress, contextlib.closing(batches):
-                guards = termination, checkpoints, progress
+                guards = termination, checkpoints, progress, profiler
                 state = _run(step_function, state, batches, *guards, checkpoint_every, log_every)
     return state
 
@@ -96,25 +98,28 @@ def _run(
     termination: Termination,
     checkpoints: Checkpoints,
     progress: Progress,
+    profiler: profiling.NoProfiler,
     checkpoint_every: int,
     log_every: int,
 ) -> TrainState:
     guard, previous, start, last = FiniteGuard(), None, progress.start, progress.total
-    for step, batch in enumerate(progress.watch(batches), start + 1):
-        state, loss, norm, metrics = step_function(state, batch)
-        guard.watch(step, loss, norm)
-        progress.add(metrics)
-        jax.block_until_ready(previous)
-        previous = loss
-        ending = step == last or termination.requested
-        if ending or step == start + 1 or step % log_every == 0:
-            guard.check(checkpoints.last_good)
-            progress.report(step)
-        if ending or step % checkpoint_every == 0:
-            guard.check(checkpoints.last_good, state.params)
-            checkpoints.save(state)
-        if ending:
-            break
+    with contextlib.closing(profiler.steps(progress.watch(batches), start + 1)) as steps:
+        for step, batch in steps:
+            state, loss, norm, metrics = step_function(state, batch)
+            guard.watch(step, loss, norm)
+            progress.add(metrics)
+            profiler.watch(loss, norm)
+            jax.block_until_ready(previous)
+            previous = loss
+            ending = step == last or termination.requested
+            if ending or step == start + 1 or step % log_every == 0:
+                guard.check(checkpoints.last_good)
+                progress.report(step)
+            if ending or step % checkpoint_every == 0:
+                guard.check(checkpoints.last_good, state.params)
+                checkpoints.save(state)
+            if ending:
+                break
     return state
 
 

@@ -89,6 +89,23 @@ def test_a_wrong_command_line_is_one_sentence_and_code_2(verb, arguments, words,
     assert words in one_sentence(printed.err) and not printed.out
 
 
+@pytest.mark.parametrize("value", ["5", "7:3", "3:3", "a:b", "0:2", "-1:2", "1:2:3", "2:", ":", ""])
+def test_what_is_no_range_of_steps_is_one_sentence_and_code_2(value, capsys):
+    assert code_of("train", "--gin_file=x", "--model_dir=y", f"--profile={value}") == 2
+    sentence = one_sentence(capsys.readouterr().err)
+    assert f"--profile: {value!r} is not START:STOP, two whole numbers" in sentence
+
+
+def test_a_range_of_steps_is_read_before_anything_heavy_is_imported():
+    program = (
+        "import sys; from simvlm_jax.cli import main\n"
+        "try: main.main(['train', '--gin_file=x', '--model_dir=y', '--profile=7:3'])\n"
+        f"finally: print(sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+
+
 def test_a_value_may_look_like_a_flag_after_two_dashes(verb):
     seen = []
     verb.answer = lambda args: seen.append(args.files) or 0

@@ -36,7 +36,8 @@ def folders(tmp_path_factory):
     data, run = make_data(root / "data"), root / "run"
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("SIMVLM_DATA_DIR", str(data))
-    assert main(["train", "--gin_file=runs/demo.gin", f"--model_dir={run}", *bindings(*SMALL)]) == 0
+    train = ["train", "--gin_file=runs/demo.gin", f"--model_dir={run}", "--profile=2:4"]
+    assert main([*train, *bindings(*SMALL)]) == 0
     finetune = bindings(*SMALL, f"PRETRAINED = '{run}'")
     target = f"--model_dir={run / 'translation'}"
     assert main(["train", "--gin_file=runs/demo_translation.gin", target, *finetune]) == 0
@@ -138,6 +139,16 @@ def test_an_exported_run_is_t5x_s_and_opens_as_one(folders, metrics, tmp_path, c
     assert found["steps"] == 3 and found["variants"] == pytest.approx(metrics["variants"])
 
 
+def test_the_profile_holds_the_steps_asked_for(folders):
+    import jax
+
+    (path,) = (folders[1] / "profile").glob("plugins/profile/*/*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(path)).planes
+    events = [event for plane in planes for line in plane.lines for event in line.events]
+    assert [dict(e.stats)["step_num"] for e in events if e.name == "train"] == [2, 3]
+    assert not (folders[1] / "translation" / "profile").exists()
+
+
 def test_training_again_changes_nothing(folders):
     _, run = folders
     before = sorted((p, p.stat().st_mtime_ns) for p in (run / "checkpoints").rglob("*"))
@@ -174,6 +185,8 @@ def test_inspect_shows_configuration_parameters_and_batch(folders, capsys):
         (["--gin_file=runs/none.gin"], "runs/none.gin"),
         (["--gin", "PAIRS = {'no_such_task': 8}"], "no_such_task"),
         (["--data_dir=/nowhere/at/all"], "/nowhere/at/all"),
+        (["--profile=3:5"], "profile=3:5 asks for steps 3 to 4, beyond the run's last, 3"),
+        (["--gin", "loop.train.profile = (0, 2)"], "profile=(0, 2) is no pair of step numbers"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(folders, tmp_path, capsys, arguments, words):
