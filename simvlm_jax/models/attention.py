@@ -10,7 +10,6 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from simvlm_jax.models.config import SimVLMConfig
 from simvlm_jax.models.layers import constrain, dense
@@ -44,15 +43,6 @@ def masked_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """
     logits = jnp.where(mask, logits.astype(jnp.float32), jnp.finfo(jnp.float32).min)
     return jnp.where(mask, jax.nn.softmax(logits, axis=-1), 0.0)
-
-
-def _row_major(weights: jax.Array) -> jax.Array:
-    """Fixes the layout of [B, N, T, S] in memory.
-
-    Left to itself TPU's compiler puts the heads next to the keys for the softmax, and copies to
-    and fro: a sixth of all computing in a step of Huge, by its own estimate.
-    """
-    return with_layout_constraint(weights, Layout(tuple(range(weights.ndim))))
 
 
 class Attention(nn.Module):
@@ -92,10 +82,9 @@ class Attention(nn.Module):
         logits = jnp.einsum(
             "btnk,bsnk->bnts", query, source.keys, preferred_element_type=jnp.float32
         )
-        logits = _row_major(logits)
         if source.bias is not None:
             logits = logits + source.bias
-        weights = _row_major(masked_softmax(logits, source.mask).astype(x.dtype))
+        weights = masked_softmax(logits, source.mask).astype(x.dtype)
         mixed = jnp.einsum("bnts,bsnk->btnk", weights, source.values)
         return self.out(mixed.reshape(*mixed.shape[:-2], -1))
 

@@ -124,7 +124,8 @@ class SimVLM(nn.Module):
         """
         groups = math.gcd(*(tokens.shape[0] for tokens in arrays))  # as the devices cut a batch
         joined = jnp.concatenate([tokens.reshape(groups, -1) for tokens in arrays], axis=1)
-        rows, start, found = self.token_embedding[joined], 0, []
+        rows = constrain(self.token_embedding[joined], "batch", "length", "embed")
+        start, found = 0, []
         for tokens in arrays:
             stop = start + tokens.size // groups
             found.append(rows[:, start:stop].reshape(*tokens.shape, -1))
