@@ -160,7 +160,7 @@ def parameter(*shape):
 def test_a_width_that_the_mesh_does_not_divide_is_named():
     layout = Layout(AbstractMesh((1, 24, 1), AXES))
     axes, params = (
-        {"kernel": SimpleNamespace(names=("embed", "mlp"))},
+        {"kernel": SimpleNamespace(names=("embed", "joined_kv"))},
         {"kernel": parameter(1280, 512)},
     )
     with pytest.raises(
@@ -207,9 +207,10 @@ def test_slices_lie_along_data_and_their_devices_within():
 
 def test_an_activation_is_cut_by_its_batch_alone_and_a_kernel_by_both():
     layout = Layout(AbstractMesh((2, 2, 2), AXES), 1)
-    assert layout.spec(("embed", "mlp"), (8, 8)) == PartitionSpec("fsdp", "tensor")
+    assert layout.spec(("embed", "joined_kv"), (8, 8)) == PartitionSpec("fsdp", "tensor")
+    assert layout.spec(("embed", "mlp"), (8, 8)) == PartitionSpec(None, ("tensor", "fsdp"))
     assert layout.spec(("batch", "length", "embed"), (8, 8, 8))[2] is None
-    pairs = itertools.product(("vocab", "mlp", "joined_kv"), (1, 2**18))
+    pairs = itertools.product(("vocab", "joined_kv"), (1, 2**18))
     for name, least in pairs:
         cut = Layout(layout.mesh, least).spec((name, "embed"), (8, 8))
         assert cut == PartitionSpec("tensor", "fsdp" if least == 1 else None)

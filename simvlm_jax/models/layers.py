@@ -3,6 +3,7 @@
 Dimension letters: B batch, T tokens, D model width, F hidden width of the MLP.
 """
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -36,6 +37,29 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, axes)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gathered(kernel: jax.Array, names: tuple[str, str]) -> jax.Array:
+    """A kernel in the compute dtype, put together from the devices that it is cut over.
+
+    What only tensor parallelism cuts stays cut. The backward pass keeps the whole kernel for as
+    long as it recomputes the layer, so that it is not gathered a second time.
+
+    Args:
+      kernel: [in, out].
+      names: its logical axes.
+    """
+    # "heads" are cut for tensor parallelism alone; hidden units may be cut to save memory too.
+    whole = {"embed": None, "mlp": "heads"}
+    return constrain(kernel, *(whole.get(name, name) for name in names))
+
+
+def _gathered_backward(names: tuple[str, str], _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (constrain(gradient, *names),)
+
+
+gathered.defvjp(lambda kernel, names: (gathered(kernel, names), None), _gathered_backward)
+
+
 def dense(features: int, names: tuple[str, str], style: str, dtype: str, name: str | None = None):
     """A projection [..., in] -> [..., features]; T5's have no bias.
 
@@ -52,6 +76,9 @@ def dense(features: int, names: tuple[str, str], style: str, dtype: str, name: s
         dtype=dtype,
         kernel_init=named(nn.initializers.xavier_uniform(), names),
         bias_init=named(nn.initializers.zeros_init(), names[1:]),
+        dot_general=lambda x, kernel, *how, **options: jax.lax.dot_general(
+            x, gathered(kernel, names), *how, **options
+        ),
         name=name,
     )
 

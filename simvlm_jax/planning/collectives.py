@@ -38,9 +38,10 @@ class Collective:
       kind: one of `KINDS`.
       bytes_sent: by each device, each time.
       times: how often a step runs it.
-      group: devices of one group, by their place in the mesh's order; of a permutation, the two
-        ends of its longest way.
+      group: devices of one group, by their place in the mesh's order; of a permutation, one of
+        its pairs.
       dtype: of what is sent.
+      pairs: all (from, to) of a permutation.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Collective:
     times: int
     group: tuple[int, ...]
     dtype: str
+    pairs: tuple[tuple[int, ...], ...] = ()
 
 
 def collectives(program: Program, devices: int) -> Iterator[Collective]:
@@ -75,7 +77,8 @@ def collectives(program: Program, devices: int) -> Iterator[Collective]:
                 kind = "reduce-scatter"
             sent, group, dtype = _sent(inner, around, kind, devices)
             if len(set(group)) > 1:
-                yield Collective(kind, sent, times, group, dtype)
+                ways = _ways(inner) if kind == "collective-permute" else ()
+                yield Collective(kind, sent, times, group, dtype, ways)
 
 
 def _only_sliced(one: Instruction, computation: Computation) -> bool:
@@ -94,7 +97,7 @@ def _sent(
     whole = sum(array.packed for array in arrays)
     dtype = arrays[0].dtype
     if kind == "collective-permute":
-        return whole, _longest_way(one), dtype
+        return whole, _ways(one)[0], dtype
     group = groups_of(one.text, devices)[0]
     size = len(group)
     share = (size - 1) / size
@@ -162,9 +165,10 @@ def _order(text: str) -> np.ndarray:
     return array.transpose([int(n) for n in axes.strip("()").split(",")]) if axes else array
 
 
-def _longest_way(one: Instruction) -> tuple[int, ...]:
-    pairs = _number_lists(_PAIRS.search(one.text)[1])
-    return tuple(max(pairs, key=lambda pair: abs(pair[0] - pair[1])))
+def _ways(one: Instruction) -> tuple[tuple[int, ...], ...]:
+    """From where to where a permutation sends; what stays where it is is left out."""
+    pairs = [tuple(pair) for pair in _number_lists(_PAIRS.search(one.text)[1])]
+    return tuple(pair for pair in pairs if pair[0] != pair[1]) or ((0, 0),)
 
 
 def _number_lists(text: str) -> list[list[int]]:

@@ -2,7 +2,8 @@
 
 A group of TPU chips that differ along some axes of the torus may use the links of all of these at
 once: two an axis where the group goes round it, else one; where its members do not lie side by
-side, others use the links between them as well. Devices of one chip share its links. A group over
+side, others use the links between them as well. A permutation sends over one link, as often as the
+chips on the way have to pass something on. Devices of one chip share its links. A group over
 several slices first reduces (or last gathers) within each; across, every device sends its part.
 """
 
@@ -42,7 +43,8 @@ def traffic(found: Iterable[Collective], topology: Topology, order: Sequence[Any
     result = Traffic({"ici": {}, "dcn": {}}, {"ici": 0.0, "dcn": 0.0})
     for one in found:
         devices = [order[number] for number in one.group]
-        for network, sent, speed in _ways(one, devices, topology):
+        ways = [(order[start], order[end]) for start, end in one.pairs]
+        for network, sent, speed in _networks(one, devices, ways, topology):
             total = sent * one.times
             kinds = result.bytes[network]
             kinds[one.kind] = kinds.get(one.kind, 0.0) + total
@@ -50,20 +52,27 @@ def traffic(found: Iterable[Collective], topology: Topology, order: Sequence[Any
     return result
 
 
-def _ways(
-    one: Collective, devices: Sequence[Any], topology: Topology
+def _networks(
+    one: Collective,
+    devices: Sequence[Any],
+    ways: Sequence[tuple[Any, Any]],
+    topology: Topology,
 ) -> list[tuple[str, float, float]]:
     """(network, bytes that a device sends, bytes per second) of one collective."""
     if topology.chip is None:
         return [("ici", one.bytes_sent, 0.0)]
+    slow = topology.chip.dcn_bandwidth / topology.chip.devices
+    if ways:
+        if any(slice_index(start) != slice_index(end) for start, end in ways):
+            return [("dcn", one.bytes_sent, slow)]
+        return [("ici", one.bytes_sent, _permutation_speed(ways, topology))]
     by_slice: dict[int, list[Any]] = {}
     for device in devices:
         by_slice.setdefault(slice_index(device), []).append(device)
     inside = next(iter(by_slice.values()))
-    slow = topology.chip.dcn_bandwidth / topology.chip.devices
     if len(by_slice) == 1:
         return [("ici", one.bytes_sent, bandwidth(devices, topology))]
-    if one.kind == "collective-permute" or len(inside) == 1:
+    if len(inside) == 1:
         return [("dcn", one.bytes_sent, slow)]
     members, within, slices = len(devices), len(inside), len(by_slice)
     # b (n - 1) / n was counted for the whole group: first undo it.
@@ -89,6 +98,29 @@ def bandwidth(devices: Sequence[Any], topology: Topology) -> float:
     if not links:  # the cores of one chip, through its memory
         return chip.hbm_bandwidth / chip.devices
     return links * chip.link_bandwidth / chip.devices
+
+
+def _permutation_speed(ways: Sequence[tuple[Any, Any]], topology: Topology) -> float:
+    """Bytes per second of each device: a link's, over the mean length of the ways."""
+    chip = topology.chip
+    if not topology.is_tpu:
+        return chip.link_bandwidth
+    hops = [
+        sum(
+            _distance(topology, axis, size, start.coords[axis], end.coords[axis])
+            for axis, size in enumerate(topology.shape)
+        )
+        for start, end in ways
+    ]
+    mean = sum(hops) / len(hops)
+    if not mean:
+        return chip.hbm_bandwidth / chip.devices
+    return chip.link_bandwidth / chip.devices / max(mean, 1.0)
+
+
+def _distance(topology: Topology, axis: int, size: int, start: int, end: int) -> int:
+    gap = abs(start - end)
+    return min(gap, size - gap) if _goes_round(topology, axis, size, size) else gap
 
 
 def _goes_round(topology: Topology, axis: int, extent: int, size: int) -> bool:

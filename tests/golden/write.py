@@ -69,7 +69,9 @@ def partitioning_table(name: str) -> str:
         for layout in layouts.values():
             spec = layout.spec(row.axes, row.shape)
             shard = NamedSharding(layout.mesh, spec).shard_shape(row.shape)
-            along = ",".join(axis for axis in spec if axis)
+            along = " ".join(
+                axis if isinstance(axis, str) else "+".join(axis) for axis in spec if axis
+            )
             held.append(f"{_product(shard)} {along}".rstrip())
         lines.append(" | ".join(held))
     return "\n".join(lines) + "\n"

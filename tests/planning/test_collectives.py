@@ -69,7 +69,9 @@ def test_each_kind_of_a_real_program(kind, texts):
     (one,) = collectives(parse(texts[kind]), 8)
     group = (one.group, ALONG_A)
     if kind == "collective-permute":
-        group = (set(one.group), {0, 6})  # from the last back to the first
+        group = (one.group, (0, 2))
+        ring = {(0, 2), (2, 4), (4, 6), (6, 0)}
+        assert set(one.pairs) == ring | {(start + 1, end + 1) for start, end in ring}
     assert group[0] == group[1]
     assert (one.kind, one.times, one.dtype) == (kind, 1, "f32")
     assert one.bytes_sent == pytest.approx(SENT[kind])
