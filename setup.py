@@ -82,6 +82,7 @@ setup(
         "test": TEST,
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.11"],
+        "cuda_plan": ["jax-cuda12-plugin>=0.10.2,<0.11"],  # `simvlm compile` for GPUs, without one
     },
     entry_points={"console_scripts": ["simvlm=simvlm_jax.cli.main:main"]},
 )

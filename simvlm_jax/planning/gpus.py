@@ -53,8 +53,8 @@ def describe_gpus(name: str, shape: Sequence[int]) -> list[Any]:
         )
     except (ImportError, NotImplementedError):
         raise UserError(
-            f"Compiling for {name} needs XLA's compiler for GPUs, though no GPU: pip install "
-            "--no-deps jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2, or the extra [cuda]."
+            f"Compiling for {name} needs XLA's compiler for GPUs, though no GPU: install the extra "
+            "[cuda_plan], or [cuda] with all of CUDA."
         ) from None
     return list(topology.devices)
 

@@ -1,5 +1,6 @@
 """`simvlm compile` on forced CPU devices, in processes of its own: JAX's devices cannot change."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from simvlm_jax.planning.topologies import open_topology
 from simvlm_jax.testing import tiny_config, tiny_groups, tiny_model
 from simvlm_jax.training import optimizers
 
+HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 SMALL = [
     "config.SimVLMConfig.conv_layers = (1,)",
     "config.SimVLMConfig.scan_layers = True",
@@ -166,3 +168,26 @@ def test_bytes_of_trees_are_those_of_one_device():
         jax.ShapeDtypeStruct((4,), "bfloat16", sharding=sharding),
     ]
     assert memory.tree_bytes(tree) == 2 * 3 * 4 + 2
+
+
+@pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
+def test_a_tpu_slice(tmp_path):
+    """The whole way for a real chip: the demo's step on four of v5e, cut along one axis."""
+    text = tmp_path / "program.txt"
+    done = compile_demo(
+        "--topology=v5e:2x2", "--json", f"--text={text}", bindings=["STRATEGY = 'fsdp'"]
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["label"], found["fits"]) == ("v5e:2x2 (4 chips)", True)
+    assert found["hbm_limit_bytes"] == 15.75 * 2**30
+    floors = found["seconds_floor"]
+    assert set(floors) == {"compute", "hbm", "ici", "dcn"} and floors["dcn"] == 0
+    assert found["binding"] == max(floors, key=floors.get)
+    # Of the peak, useful operations in the time of the longest floor.
+    peak = 4 * 197e12 * floors[found["binding"]]
+    assert found["mfu_bound"] == pytest.approx(found["flops_per_step"] / peak)
+    assert found["executed_flops_per_step"] == pytest.approx(found["flops_per_step"], rel=0.1)
+    assert found["compiler_seconds"] > floors["compute"]
+    for scope in ("conv_stage", "encoder", "decoder", "loss", "optimizer"):
+        assert scope in text.read_text(), scope
