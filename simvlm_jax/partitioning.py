@@ -32,7 +32,8 @@ STRATEGIES = {
 }
 MOST_FSDP = 64  # on more devices a gather takes more and smaller messages, and saves little
 MOST_FSDP_UNKNOWN = 16  # where the network's axes are not known
-FEWEST_CUT = 2**18  # elements; a gather of less costs more time than the copy costs memory
+# Elements of a layer's parameter: to gather less costs more time than the copy costs memory.
+FEWEST_CUT = 2**18
 LARGE = 2**20  # elements; a parameter of that size must not be copied to every device
 
 # The first rule of a name whose mesh axes are still free decides (as in T5X). The names are T5X's,
@@ -269,7 +270,15 @@ class Partitioner:
         if tensor is None:
             least = max(-(-devices // groups), 1 if "fsdp" in axes else 2)
             fits = [n for n in common_divisors(within, widths["tensor"]) if n >= least]
-            tensor = min(fits, default=1) if "tensor" in axes else 1
+            tensor = 1
+            if "tensor" in axes:
+                if not fits:
+                    raise UserError(
+                        f"The strategy {self.strategy!r} finds no number from {least} on "
+                        f"that divides the {within} of a slice and the model's widths: use 'fsdp' "
+                        "or 'data', or a larger batch."
+                    )
+                tensor = min(fits)
         if fsdp is None:
             fits = common_divisors(within // tensor, math.gcd(widths["fsdp"], groups))
             fsdp = _best_degree(fits, torus) if "fsdp" in axes else 1
@@ -323,7 +332,9 @@ def _mesh_axes(
 ) -> list[tuple[str, ...]]:
     """The mesh axes along which each dimension of a parameter is cut."""
     entries = nn.logical_to_mesh_axes(tuple(names), RULES)
-    small = math.prod(shape) < fewest_cut
+    # Layers are gathered one by one, so what counts is the size of one.
+    sizes = (size for name, size in zip(names, shape, strict=True) if name != "layers")
+    small = math.prod(sizes) < fewest_cut
     return [
         tuple(axis for axis in _axes_of(entry) if not (small and axis == "fsdp"))
         for entry in entries
@@ -398,8 +409,26 @@ def arrange(devices: Sequence[Any], slices: int, sizes: Mapping[str, int]) -> np
         by_slice = sorted(devices, key=lambda device: (slice_index(device), device.id))
         return np.array(by_slice).reshape(shape)
     inside = (shape[0] // slices, *shape[1:])
+    if slices == 1 and _cores(devices) > 1:
+        return _by_chip(devices, shape)
     if slices == 1:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return mesh_utils.create_hybrid_device_mesh(
         inside, (slices, 1, 1), devices, allow_split_physical_axes=True
     )
+
+
+def _cores(devices: Sequence[Any]) -> int:
+    """JAX devices on a chip: 2 for TPU v2 and v3."""
+    return len(devices) // len({tuple(device.coords) for device in devices})
+
+
+def _by_chip(devices: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Two cores a chip: `tensor` takes them first, then `fsdp` the network's longest axis.
+
+    `mesh_utils` takes such devices by their number, which follows no axis of the network.
+    """
+    lengths = [len(set(places)) for places in zip(*(d.coords for d in devices), strict=True)]
+    axes = sorted(range(len(lengths)), key=lambda axis: lengths[axis])
+    ordered = sorted(devices, key=lambda d: (*(d.coords[a] for a in axes), d.core_on_chip))
+    return np.array(ordered).reshape(shape)

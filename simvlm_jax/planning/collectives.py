@@ -55,13 +55,14 @@ class Collective:
 def collectives(program: Program, devices: int) -> Iterator[Collective]:
     """Yields every collective of a program once.
 
-    One that overlaps with other work stands in several fusions, with one channel: it counts once.
+    One that overlaps with other work stands in several fusions, with one channel: it counts once,
+    and as often as the rarest of them runs (it may be carried through a loop).
 
     Args:
       program: the compiled step.
       devices: how many run it.
     """
-    seen: set[tuple[str, str]] = set()
+    found: dict[tuple[str, str], Collective] = {}
     for one, computation, times in program.executed():
         for inner, around in ((one, computation), *program.inside(one)):
             kind = inner.opcode.removesuffix("-start")
@@ -70,15 +71,17 @@ def collectives(program: Program, devices: int) -> Iterator[Collective]:
             channel = _CHANNEL.search(inner.text)
             number = int(channel[1]) if channel else _SHARED_CHANNEL
             name = inner.name if number == _SHARED_CHANNEL else str(number)
-            if (kind, name) in seen:
+            before = found.get((kind, name))
+            if before and before.times <= times:
                 continue
-            seen.add((kind, name))
+            key = (kind, name)
             if kind == "all-reduce" and inner is not one and _only_sliced(inner, around):
                 kind = "reduce-scatter"
             sent, group, dtype = _sent(inner, around, kind, devices)
             if len(set(group)) > 1:
                 ways = _ways(inner) if kind == "collective-permute" else ()
-                yield Collective(kind, sent, times, group, dtype, ways)
+                found[key] = Collective(kind, sent, times, group, dtype, ways)
+    yield from found.values()
 
 
 def _only_sliced(one: Instruction, computation: Computation) -> bool:

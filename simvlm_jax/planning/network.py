@@ -2,9 +2,9 @@
 
 A group of TPU chips that differ along some axes of the torus may use the links of all of these at
 once: two an axis where the group goes round it, else one; where its members do not lie side by
-side, others use the links between them as well. A permutation sends over one link, as often as the
-chips on the way have to pass something on. Devices of one chip share its links. A group over
-several slices first reduces (or last gathers) within each; across, every device sends its part.
+side, others use the links between them as well. A permutation may use all links of the chips that
+send, each as often as it is on the way. Devices of one chip share its links. A group over several
+slices first reduces (or last gathers) within each; across, every device sends its part.
 """
 
 import dataclasses
@@ -25,7 +25,8 @@ class Traffic:
 
     Attributes:
       bytes: by network ("ici" or "dcn") and kind of collective.
-      seconds: by network; collectives of one network run one after the other.
+      seconds: by network, of all its collectives one after the other. Those along different axes
+        could overlap; XLA rarely runs two at once.
     """
 
     bytes: dict[str, dict[str, float]]
@@ -97,25 +98,27 @@ def bandwidth(devices: Sequence[Any], topology: Topology) -> float:
         links += (2 if _goes_round(topology, axis, len(places) * gap, size) else 1) / gap
     if not links:  # the cores of one chip, through its memory
         return chip.hbm_bandwidth / chip.devices
-    return links * chip.link_bandwidth / chip.devices
+    # Cores of a chip that are in one group pass on one copy; in different groups they share links.
+    cores = len(devices) / len({tuple(device.coords) for device in devices})
+    return links * chip.link_bandwidth * cores / chip.devices
 
 
 def _permutation_speed(ways: Sequence[tuple[Any, Any]], topology: Topology) -> float:
-    """Bytes per second of each device: a link's, over the mean length of the ways."""
+    """Bytes per second of each device, all links of the machine shared by all ways evenly."""
     chip = topology.chip
     if not topology.is_tpu:
         return chip.link_bandwidth
-    hops = [
-        sum(
-            _distance(topology, axis, size, start.coords[axis], end.coords[axis])
-            for axis, size in enumerate(topology.shape)
-        )
+    hops = sum(
+        _distance(topology, axis, size, start.coords[axis], end.coords[axis])
         for start, end in ways
-    ]
-    mean = sum(hops) / len(hops)
-    if not mean:
+        for axis, size in enumerate(topology.shape)
+    )
+    if not hops:
         return chip.hbm_bandwidth / chip.devices
-    return chip.link_bandwidth / chip.devices / max(mean, 1.0)
+    links = 2 * sum(size > 1 for size in topology.shape)  # out of every chip
+    senders = len({tuple(start.coords) for start, _ in ways})
+    every = links * senders * chip.link_bandwidth / hops
+    return min(every, links * chip.link_bandwidth / chip.devices)
 
 
 def _distance(topology: Topology, axis: int, size: int, start: int, end: int) -> int:

@@ -47,6 +47,8 @@ def make_plan(
     Raises:
       UserError: the compiler refuses for another reason than memory.
     """
+    if text_file:
+        _require_writable(text_file)
     began = time.monotonic()
     lowered = job.function.lower(*job.arguments)
     plan = _known(job, topology)
@@ -71,7 +73,13 @@ def make_plan(
     text = compiled.as_text()
     if text_file:
         Path(text_file).write_text(text)
-    plan |= _costs(hlo.parse(text), job, topology)
+    try:
+        plan |= _costs(hlo.parse(text), job, topology)
+    except (ValueError, KeyError, IndexError) as error:
+        raise UserError(
+            f"{topology.label} takes {found['total'] / 2**30:.2f} GiB a device, but the compiled "
+            f"program cannot be read any further ({error}): report it with the file of --text."
+        ) from error
     plan |= _bounds(plan, job, topology, total_steps, histograms or {})
     plan["host_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return plan
@@ -144,6 +152,7 @@ def _bounds(
         return {"real_token_share": share, **nothing, "chip_hours": None}
     binding = max(floors, key=floors.get)
     seconds = floors[binding]
+    expected = max(seconds, plan["compiler_seconds"] or 0.0)
     useful = job.model_flops / (topology.chip.peak_flops * topology.chips * seconds)
     days = total_steps * seconds / _DAY
     return {
@@ -155,7 +164,18 @@ def _bounds(
         "total_steps": total_steps,
         "days": days,
         "chip_hours": days * 24 * topology.chips,
+        "mfu_estimate": useful * seconds / expected,
+        "days_estimate": days * expected / seconds,
+        "chip_hours_estimate": days * 24 * topology.chips * expected / seconds,
     }
+
+
+def _require_writable(path: str) -> None:
+    """Refuses a place for the program before minutes are spent on it."""
+    try:
+        Path(path).touch()
+    except OSError as error:
+        raise UserError(f"--text={path} cannot be written: {error.strerror}.") from None
 
 
 def _real_flops(job: Job, histograms: Mapping[str, lengths.Histogram]) -> float:

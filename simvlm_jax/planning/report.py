@@ -57,9 +57,10 @@ def _floors(plan: Mapping[str, Any]) -> list[str]:
         f"{plan['chip_hours']:,.0f} chip-hours",
     ]
     if plan["compiler_seconds"]:
-        lines.insert(
-            1,
+        lines.append(
             f"compiler     expects {1e3 * plan['compiler_seconds']:.1f} ms of computing, one "
-            "operation after the other, without collectives",
+            "operation after the other, without collectives:\n"
+            f"             MFU {plan['mfu_estimate']:.1%}, {plan['days_estimate']:.1f} days, "
+            f"{plan['chip_hours_estimate']:,.0f} chip-hours"
         )
     return lines

@@ -13,7 +13,7 @@ from typing import Any
 from simvlm_jax.errors import UserError
 from simvlm_jax.planning.chips import CHIPS, Chip
 
-_NAME = re.compile(r"(cpu|[a-z]\w*):(\d+(?:x\d+){0,2})")
+_NAME = re.compile(r"(cpu|[a-z]\w*):([1-9]\d*(?:x[1-9]\d*){0,2})")
 # One logical device a chip, as Cloud TPU VMs start these.
 _MEGACORE = ("v4", "v5p")
 # libtpu asks a metadata server about the machine, and warns where there is none.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from simvlm_jax.errors import UserError
-from simvlm_jax.partitioning import Layout, Partitioner
+from simvlm_jax.partitioning import Layout, Partitioner, nearest_divisors
 from simvlm_jax.training import digests
 
 ITEMS = ("params", "optimizer")  # the parts of a state that a checkpoint keeps apart
@@ -57,7 +57,14 @@ def lay_out(
     """
     variables = jax.eval_shape(lambda: _variables(model, stream, 0))
     groups = next(iter(stream.input_shapes.values()))[0]
-    return partitioner.layout(groups, variables["params_axes"], variables["params"], devices)
+    layout = partitioner.layout(groups, variables["params_axes"], variables["params"], devices)
+    heads, ways = getattr(getattr(model, "config", None), "heads", 0), layout.sizes["tensor"]
+    if heads % ways:
+        raise UserError(
+            f"tensor={ways} does not divide the model's {heads} attention heads: set tensor to "
+            f"{nearest_divisors(heads, ways)}."
+        )
+    return layout
 
 
 def abstract_state(

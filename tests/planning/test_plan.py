@@ -92,11 +92,13 @@ def test_the_report_says_it_in_words(plan):
         plan, hbm_limit_bytes=2**34, binding="ici", mfu_bound=0.5, mfu_bound_real_tokens=0.25,
         seconds_floor={"compute": 0.1, "hbm": 0.05, "ici": 0.2, "dcn": 0.0}, days=2.0,
         chip_hours=384.0, examples_per_second=720.0, total_steps=1000, compiler_seconds=0.3,
+        mfu_estimate=0.33, days_estimate=3.0, chip_hours_estimate=576.0,
     )  # fmt: skip
     text = report(filled)
     assert "compute 100.0, hbm 50.0, ici 200.0, dcn 0.0; ici binds" in text
     assert "50.0% over all tokens, 25.0% over real ones" in text
     assert "expects 300.0 ms" in text and "2.0 days, 384 chip-hours" in text
+    assert "MFU 33.0%, 3.0 days, 576 chip-hours" in text
     short = {name: filled[name] for name in filled if name not in ("collective_bytes", "hbm_parts")}
     assert "does not fit: " in report(dict(short, fits=False))
 
@@ -117,6 +119,7 @@ def test_other_steps(step):
     [
         (["--topology=v5litepod-256"], "is not a topology"),
         (["--topology=cpu:8", "--pair_tokens=long"], "is no histogram of lengths"),
+        (["--topology=cpu:1", "--text=/no/such/folder/x"], "cannot be written: No such file"),
         (["--topology=cpu:3"], "A batch of 16 groups cannot be shared out evenly over 3 devices"),
     ],
 )
@@ -189,5 +192,8 @@ def test_a_tpu_slice(tmp_path):
     assert found["mfu_bound"] == pytest.approx(found["flops_per_step"] / peak)
     assert found["executed_flops_per_step"] == pytest.approx(found["flops_per_step"], rel=0.1)
     assert found["compiler_seconds"] > floors["compute"]
+    expected = max(found["compiler_seconds"], *floors.values())
+    peak = 4 * 197e12 * expected
+    assert found["mfu_estimate"] == pytest.approx(found["flops_per_step"] / peak)
     for scope in ("conv_stage", "encoder", "decoder", "loss", "optimizer"):
         assert scope in text.read_text(), scope

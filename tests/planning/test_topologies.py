@@ -19,7 +19,8 @@ def test_names_are_shapes():
 
 
 @pytest.mark.parametrize(
-    "name", ["v5e", "v5litepod-256", "v9:2x2", "v5e:16*16", "cpu:", "v4:2x2x2x2"]
+    "name",
+    ["v5e", "v5litepod-256", "v9:2x2", "v5e:16*16", "cpu:", "v4:2x2x2x2", "cpu:0", "v5e:0x4"],
 )
 def test_other_names_are_refused(name):
     with pytest.raises(UserError, match="is not a topology: write KIND:SHAPE, .* v5e:16x16"):
