@@ -15,6 +15,8 @@ from simvlm_jax.planning.hlo import Array, Computation, Instruction, Program
 
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
+_TARGET = re.compile(r'custom_call_target="([^"]*)"')
+_LIBRARY_CONTRACTED = re.compile(r'"lhs_contracting_dimensions":\[([^\]]*)\]')
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call",
@@ -23,7 +25,6 @@ _FREE = {
 }  # fmt: skip
 _NO_WORK = ("AllocateBuffer", "ConcatBitcast", "Sharding", "SPMD", "AssumeGatherIndicesInBound")
 _DONE = "AsyncCollectiveDone"  # the fusion that awaits a collective ends with it
-_TARGET = re.compile(r'custom_call_target="(\w+)"')
 _ALIASES = re.compile(r"output_to_operand_aliasing=\{(\{.*?\))\}")
 _SLICES = ("dynamic-slice", "slice", "gather")
 
@@ -48,24 +49,42 @@ def _operations_of(one: Instruction, computation: Computation) -> float:
         axes = [int(n) for n in _CONTRACTED.search(one.text)[1].split(",") if n]
         return 2.0 * math.prod(one.arrays[0].dims) * math.prod(left.dims[a] for a in axes)
     if one.opcode == "convolution":
-        return _convolution(one, computation)
+        inputs, kernel = (computation.instructions[name].arrays[0] for name in one.operands[:2])
+        return _convolution(one, inputs, kernel, one.arrays[0])
+    if one.opcode == "custom-call":
+        return _of_library(one, computation)
     return 0.0
 
 
-def _convolution(one: Instruction, computation: Computation) -> float:
+def _of_library(one: Instruction, computation: Computation) -> float:
+    """Products that a GPU's libraries compute: cuBLAS and cuDNN."""
+    target = _target(one)
+    operands = [computation.instructions[name].arrays[0] for name in one.operands[:2]]
+    result = one.arrays[0]
+    if target.startswith("__cublas"):
+        axes = re.findall(r"\d+", _LIBRARY_CONTRACTED.search(one.text)[1])
+        return 2.0 * math.prod(result.dims) * math.prod(operands[0].dims[int(a)] for a in axes)
+    # Whatever is asked for, labels and window are those of the forward convolution.
+    if target == "__cudnn$convForward":
+        return _convolution(one, *operands, result)
+    if target == "__cudnn$convBackwardInput":
+        return _convolution(one, result, operands[1], operands[0])
+    if target == "__cudnn$convBackwardFilter":
+        return _convolution(one, operands[0], result, operands[1])
+    return 0.0
+
+
+def _convolution(one: Instruction, inputs: Array, kernel: Array, result: Array) -> float:
     """TPU programs write matrix products as convolutions too."""
-    _, kernel_labels, result_labels = _LABELS.search(one.text).groups()
-    (kernel,) = computation.instructions[one.operands[1]].arrays
-    inputs = kernel.dims[kernel_labels.index("i")]
+    input_labels, kernel_labels, result_labels = _LABELS.search(one.text).groups()
     window = _window(one.attributes)
     pairs = 1
     for axis, size in enumerate(window.get("size", ())):
-        places = one.arrays[0].dims[result_labels.index(str(axis))]
-        pairs *= _pairs(one, computation, axis, size, places, window)
-    outside = [
-        d for d, label in zip(one.arrays[0].dims, result_labels, strict=True) if label in "bf"
-    ]
-    return 2.0 * math.prod(outside) * inputs * pairs
+        places = result.dims[result_labels.index(str(axis))]
+        length = inputs.dims[input_labels.index(str(axis))]
+        pairs *= _pairs(axis, size, places, length, window)
+    outside = [d for d, label in zip(result.dims, result_labels, strict=True) if label in "bf"]
+    return 2.0 * math.prod(outside) * kernel.dims[kernel_labels.index("i")] * pairs
 
 
 def _window(text: str) -> dict[str, list]:
@@ -83,14 +102,10 @@ def _window(text: str) -> dict[str, list]:
     return numbers
 
 
-def _pairs(
-    one: Instruction, computation: Computation, axis: int, size: int, places: int, window: dict
-) -> int:
+def _pairs(axis: int, size: int, places: int, length: int, window: dict) -> int:
     """Products along one axis of a window: those with padding or a dilation's gap fall away."""
     get = lambda name, default: window[name][axis] if name in window else default  # noqa: E731
     (low, _) = get("pad", (0, 0))
-    labels = _LABELS.search(one.text)[1]
-    length = computation.instructions[one.operands[0]].arrays[0].dims[labels.index(str(axis))]
     dilations = get("lhs_dilate", 1), get("rhs_dilate", 1)
     return _inside(size, places, length, get("stride", 1), low, *dilations)
 

@@ -83,9 +83,12 @@ def prepare(name: str) -> None:
     """Sets the environment for `open_topology`; to be called before JAX looks for devices."""
     kind, shape = parse(name)
     os.environ.update(_NO_MACHINE)
-    if kind == "cpu":
-        flag = f"--xla_force_host_platform_device_count={math.prod(shape)}"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    flag = {
+        "cpu": f"--xla_force_host_platform_device_count={math.prod(shape)}",
+        # Kernels of Triton need trials on a GPU to be tiled; cuBLAS is called instead.
+        "h100": "--xla_gpu_enable_triton_gemm=false",
+    }.get(kind, "")
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
 def open_topology(name: str, slices: int = 1) -> Topology:
