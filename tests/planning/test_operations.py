@@ -224,3 +224,44 @@ def test_a_window_of_thousands_is_counted_at_once():
     start = time.perf_counter()
     assert operations(program) == 2 * 4096 * 4 * 5 * 6
     assert time.perf_counter() - start < 5
+
+
+def library_call(result, operands, target, attributes="", config=""):
+    lines = [f"%p{i} = {shape} parameter({i})" for i, shape in enumerate(operands)]
+    names = ", ".join(f"%p{i}" for i in range(len(operands)))
+    call = f"({result}, s8[64]{{0}}) custom-call({names})"
+    tail = f'{attributes}, custom_call_target="{target}", backend_config={{{config}}}'
+    return operations(program_of([*lines, f"ROOT %call = {call}{tail}"]))
+
+
+def test_matrix_products_of_cublas():
+    dims = '"lhs_contracting_dimensions":["2"],"rhs_contracting_dimensions":["1"]'
+    config = f'"gemm_backend_config":{{"dot_dimension_numbers":{{{dims}}}}}'
+    shapes = ["bf16[3,4,5]{2,1,0}", "bf16[3,5,7]{2,1,0}"]
+    found = library_call("bf16[3,4,7]{2,1,0}", shapes, "__cublas$lt$matmul", "", config)
+    assert found == 2 * 3 * 4 * 5 * 7
+
+
+@pytest.mark.parametrize(
+    ("target", "result", "operands"),
+    [
+        ("__cudnn$convForward", "{y}", ("{x}", "{w}")),
+        ("__cudnn$convBackwardInput", "{x}", ("{y}", "{w}")),
+        ("__cudnn$convBackwardFilter", "{w}", ("{x}", "{y}")),
+    ],
+)
+def test_convolutions_of_cudnn_cost_the_same_in_every_direction(target, result, operands):
+    """3 x 3 over 6 x 6 with padding: 16 of the 18 taps of a row lie inside, in both axes."""
+    shapes = {
+        "x": "bf16[2,6,6,3]{3,2,1,0}",
+        "w": "bf16[5,3,3,3]{3,2,1,0}",
+        "y": "bf16[2,6,6,5]{3,2,1,0}",
+    }
+    labels = ", window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f"
+    filled = [part.format(**shapes) for part in operands]
+    found = library_call(result.format(**shapes), filled, target, labels)
+    assert found == 2 * 2 * 3 * 5 * 16 * 16
+
+
+def test_other_libraries_multiply_nothing():
+    assert library_call("f32[4]{0}", ["f32[4]{0}"], "__cub$DeviceRadixSort") == 0
