@@ -60,8 +60,8 @@ def table(plans: dict[str, dict]) -> str:
     """Markdown: one line a row."""
     head = (
         "| model, machine | mesh | GiB a device (of) | floors ms: compute, HBM, ICI, DCN | binds "
-        "| MFU bound (real tokens) | compiler's estimate ms | examples/s | days | chip-hours "
-        "| compiled in s, host GB |"
+        "| MFU bound (real tokens) | days, chip-hours at it | compiler's estimate ms | MFU "
+        "| days, chip-hours | compiled in s, host GB |"
     )
     lines = [head, "|" + "---|" * (head.count("|") - 1)]
     for name, plan in plans.items():
@@ -78,16 +78,21 @@ def row(plan: dict) -> str:
         return f"{mesh} | {memory} does not fit"
     floors = ", ".join(f"{1e3 * seconds:.0f}" for seconds in plan["seconds_floor"].values())
     estimate = plan["compiler_seconds"]
+    expected = ["none", "", ""]
+    if estimate:
+        expected = [
+            f"{1e3 * estimate:.0f}",
+            f"{plan['mfu_estimate']:.0%}",
+            f"{plan['days_estimate']:.1f}, {plan['chip_hours_estimate']:,.0f}",
+        ]
     cells = [
         mesh,
         memory,
         floors,
         plan["binding"],
         f"{plan['mfu_bound']:.0%} ({plan['mfu_bound_real_tokens']:.0%})",
-        f"{1e3 * estimate:.0f}" if estimate else "none",
-        f"{plan['examples_per_second']:,.0f}",
-        f"{plan['days']:.1f}",
-        f"{plan['chip_hours']:,.0f}",
+        f"{plan['days']:.1f}, {plan['chip_hours']:,.0f}",
+        *expected,
         f"{plan['compile_seconds']:.0f}, {plan['host_memory_bytes'] / 1e9:.1f}",
     ]
     return " | ".join(cells)
