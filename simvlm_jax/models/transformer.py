@@ -123,7 +123,7 @@ class Block(nn.Module):
         """`full` over several sequences, without keys and values.
 
         One pass over the layers for all of them: weights that are cut over devices are gathered
-        once a layer, and their gradients are reduced once.
+        once a layer, not once a sequence.
         """
         pairs = zip(xs, arounds, strict=True)
         return tuple(self.full(x, rate, around)[0] for x, around in pairs), None
