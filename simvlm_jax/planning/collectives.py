@@ -27,6 +27,9 @@ _MESH = re.compile(
 )
 _AXIS = re.compile(r"'?([\w.\-]+)'?(?::\((\d+)\)(\d+))?'?")  # a name, and which part of the axis
 _PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{}]*\})\}")
+_MEGASCALE = re.compile(
+    r'_xla_megascale_target="\{([\d,]+)\}[^"]*",_xla_megascale_transfer_type="(\w+)"'
+)
 _SHARED_CHANNEL = 1  # what XLA gives collectives that it makes late; not a name
 
 
@@ -66,6 +69,8 @@ def collectives(program: Program, devices: int) -> Iterator[Collective]:
     for one, computation, times in program.executed():
         for inner, around in ((one, computation), *program.inside(one)):
             kind = inner.opcode.removesuffix("-start")
+            if kind == "send" and (between := _between_slices(inner, devices, times)):
+                found["between slices", inner.name] = between
             if kind not in KINDS:
                 continue
             channel = _CHANNEL.search(inner.text)
@@ -82,6 +87,22 @@ def collectives(program: Program, devices: int) -> Iterator[Collective]:
                 ways = _ways(inner) if kind == "collective-permute" else ()
                 found[key] = Collective(kind, sent, times, group, dtype, ways)
     yield from found.values()
+
+
+def _between_slices(one: Instruction, devices: int, times: int) -> Collective | None:
+    """What TPU slices exchange stands as a sending to the host, with its meaning in attributes."""
+    meaning = _MEGASCALE.search(one.text)
+    if not meaning:
+        return None
+    slices = len(meaning[1].split(","))
+    kind = meaning[2].lower().replace("_", "-")
+    share = (slices - 1) / slices
+    # Whatever else is exchanged, each device sends its array to every other slice.
+    factor = (
+        2 * share if kind == "all-reduce" else share if kind == "reduce-scatter" else slices - 1
+    )
+    group = tuple(range(0, devices, devices // slices))
+    return Collective(kind, factor * one.arrays[0].packed, times, group, one.arrays[0].dtype)
 
 
 def _only_sliced(one: Instruction, computation: Computation) -> bool:

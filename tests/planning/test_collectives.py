@@ -294,3 +294,22 @@ def test_bytes_are_summed_by_kind():
     found = [make("all-gather", 3.0, 2), make("all-reduce", 5.0, 1), make("all-gather", 1.0, 4)]
     assert by_kind(found) == {"all-gather": 10.0, "all-reduce": 5.0}
     assert by_kind([]) == {}
+
+
+def test_what_tpu_slices_send_one_another():
+    """Three slices of two devices: an all-reduce of 600 bytes sends 2 x 600 x 2/3 from each."""
+    attributes = (
+        "is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="
+        '"xla_megascale_runtime",_xla_megascale_reduce_operation="SUM",'
+        '_xla_megascale_target="{1,2,3}x{0:1}",_xla_megascale_transfer_type="ALL_REDUCE"}'
+    )
+    lines = [
+        "%p = bf16[300]{0} parameter(0)",
+        "%after = token[] after-all()",
+        f"ROOT %s = (bf16[300]{{0}}, u32[], token[]) send(%p, %after), channel_id=7, {attributes}",
+    ]
+    (one,) = collectives(program_of(lines), 6)
+    assert (one.kind, one.times, one.group) == ("all-reduce", 1, (0, 2, 4))
+    assert one.bytes_sent == pytest.approx(2 * 600 * 2 / 3)
+    plain = lines[-1].replace("_xla_megascale_target", "target")
+    assert list(collectives(program_of([*lines[:-1], plain]), 6)) == []
