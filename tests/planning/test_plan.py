@@ -23,6 +23,7 @@ SMALL = [
     "config.SimVLMConfig.scan_layers = True",
     "BATCH_SIZE = 16",
 ]
+CUT = ["STRATEGY = 'fsdp'", "partitioning.Partitioner.fewest_cut = 1"]
 KEYS = {
     "topology", "devices", "chips", "parameters", "fits", "hbm_bytes_per_device", "hbm_limit_bytes",
     "flops_per_step", "collective_bytes", "seconds_floor", "binding", "mfu_bound",
@@ -42,7 +43,7 @@ def compile_demo(*arguments, bindings=()):
 @pytest.fixture(scope="module")
 def plan():
     histograms = ["--pair_tokens=4:1,12:1", "--document_tokens=16"]
-    done = compile_demo("--topology=cpu:8", "--json", *histograms, bindings=["STRATEGY = 'fsdp'"])
+    done = compile_demo("--topology=cpu:8", "--json", *histograms, bindings=CUT)
     assert done.returncode == 0, done.stderr
     assert "mesh data=1 x fsdp=8 x tensor=1 on cpu:8 (8 CPU devices)" in done.stderr
     (line,) = done.stdout.splitlines()
@@ -177,9 +178,7 @@ def test_bytes_of_trees_are_those_of_one_device():
 def test_a_tpu_slice(tmp_path):
     """The whole way for a real chip: the demo's step on four of v5e, cut along one axis."""
     text = tmp_path / "program.txt"
-    done = compile_demo(
-        "--topology=v5e:2x2", "--json", f"--text={text}", bindings=["STRATEGY = 'fsdp'"]
-    )
+    done = compile_demo("--topology=v5e:2x2", "--json", f"--text={text}", bindings=CUT)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["label"], found["fits"]) == ("v5e:2x2 (4 chips)", True)
