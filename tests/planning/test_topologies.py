@@ -1,4 +1,6 @@
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 
@@ -88,9 +90,18 @@ def test_an_impossible_shape_gets_a_sentence(no_machine):
 
 
 @needs_cuda
-def test_gpu_hosts(no_machine):
-    found = open_topology("h100:2x8")
-    assert len(found.devices) == 16 and slice_count(found.devices) == 2
-    assert found.label == "h100:2x8 (16 GPUs)"
+def test_gpu_hosts():
+    """In a process of its own, where JAX has not looked for a GPU yet."""
+    program = (
+        "from simvlm_jax.planning.topologies import open_topology, prepare; "
+        "prepare('h100:2x8'); found = open_topology('h100:2x8'); "
+        "from simvlm_jax.partitioning import slice_count; "
+        "print(len(found.devices), slice_count(found.devices), found.label)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["16 2 h100:2x8 (16 GPUs)"], done.stderr
+
+
+def test_gpus_are_hosts_times_gpus():
     with pytest.raises(UserError, match="must be hosts x GPUs"):
         open_topology("h100:8")
