@@ -72,14 +72,14 @@ def measure(size: str) -> dict[str, float]:
     """Plans a step, runs it, and counts."""
     from simvlm_jax import configuration
     from simvlm_jax.data.quiet import import_tensorflow
-    from simvlm_jax.data.streams import BatchShapes, GroupStream
+    from simvlm_jax.data.streams import GroupStream
     from simvlm_jax.planning import job, memory, topologies
 
     topologies.prepare("cpu:1")
     import_tensorflow()
     configuration.load(GIN[size], BATCH[size])
     parts = [configuration.value(f"loop.train.{n}") for n in ("model", "optimizer", "partitioner")]
-    shapes = BatchShapes(**configuration.bindings(GroupStream))
+    shapes = job.batch_shapes(configuration.bindings(GroupStream))
     planned = job.build("train", *parts, shapes, topologies.open_topology("cpu:1"))
     lowered = planned.function.lower(*planned.arguments)
     compiled = lowered.compile()

@@ -19,6 +19,8 @@ from golden.write import NETWORKS, PARTITIONING, configuration_of, partitioning_
 from simvlm_jax.errors import UserError
 from simvlm_jax.models.tables import parameter_rows
 from simvlm_jax.partitioning import AXES, OWN_AXIS_RULES, RULES, Layout, Partitioner, arrange
+from simvlm_jax.testing import tiny_config, tiny_groups, tiny_model
+from simvlm_jax.training.state import lay_out
 
 # The names in T5X's standard_logical_axis_rules that parameters may have.
 T5X_NAMES = {
@@ -218,3 +220,38 @@ def test_an_activation_is_cut_by_its_batch_alone_and_a_kernel_by_both():
     for name, least in pairs:
         cut = Layout(layout.mesh, least).spec((name, "embed"), (8, 8))
         assert cut == PartitionSpec("tensor", "fsdp" if least == 1 else None)
+
+
+def test_cores_of_a_chip_lie_along_tensor_and_the_longest_axis_along_fsdp():
+    """v3 with 2 x 4 chips of two cores, numbered in no order of use."""
+    devices = [
+        SimpleNamespace(
+            id=7 * i % 16, platform="tpu", coords=(i % 2, i // 2 % 4, 0), core_on_chip=i // 8
+        )
+        for i in range(16)
+    ]
+    found = arrange(devices, 1, {"data": 2, "fsdp": 4, "tensor": 2})
+    for chips in found.reshape(-1, 2):
+        assert chips[0].coords == chips[1].coords
+        assert [core.core_on_chip for core in chips] == [0, 1]
+    for row, chips in enumerate(found[:, :, 0]):
+        assert [chip.coords for chip in chips] == [(row, place, 0) for place in range(4)]
+
+
+def test_heads_that_tensor_does_not_divide_are_refused():
+    model, batch = tiny_model(), tiny_groups(tiny_config(), 4)
+    stream = SimpleNamespace(
+        input_shapes={name: leaf.shape for name, leaf in batch.items()}, input_types={}
+    )
+    devices = [SimpleNamespace(id=i, platform="gpu", process_index=0) for i in range(4)]
+    partitioner = SimpleNamespace(
+        layout=lambda *_: Layout(AbstractMesh((1, 1, 4), AXES))  # the tiny model has two heads
+    )
+    with pytest.raises(UserError, match="tensor=4 does not divide .* 2 attention heads: .* to 2"):
+        lay_out(model, stream, partitioner, devices)
+
+
+def test_a_strategy_that_finds_no_number_is_refused():
+    widths = {"fsdp": 6, "tensor": 5}
+    with pytest.raises(UserError, match="'tensor' finds no number from 2 on"):
+        Partitioner("tensor").choose_sizes(8, 1, 8, widths)

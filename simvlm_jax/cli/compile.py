@@ -9,6 +9,9 @@ from simvlm_jax.cli import options
 HELP = "compile a run's step for a TPU pod or GPUs, without any: does it fit, what limits it"
 EXAMPLE = "simvlm compile --topology=v5e:16x16 --gin_file=models/huge.gin --gin_file=runs/paper.gin"
 
+# As simvlm_jax.planning.job has them, which is too heavy to import for --help.
+STEPS = ("train", "finetune", "evaluate", "decode")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
@@ -21,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "h100:4x8 (hosts x GPUs); cpu:8",
     )
     add("--slices", type=options.count_from(1), default=1, help="TPU slices joined by DCN")
-    steps = ("train", "finetune", "evaluate", "decode")
-    add("--step", choices=steps, default="train", help="what to compile (default: train)")
+    add("--step", choices=STEPS, default="train", help="what to compile (default: train)")
     add("--pair_tokens", help="lengths of captions as TOKENS:WEIGHT,...; default: all are full")
     add("--document_tokens", help="lengths of documents likewise")
     add("--total_steps", type=options.count_from(1), help="of the whole run (default: the run's)")
@@ -53,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
 def _job(args: argparse.Namespace) -> tuple:
     options.load_configuration(args)
     from simvlm_jax import configuration
-    from simvlm_jax.data.streams import BatchShapes, GroupStream
+    from simvlm_jax.data.streams import GroupStream
     from simvlm_jax.planning import job, topologies
 
     configuration.check("loop.train")
     topology = topologies.open_topology(args.topology, args.slices)
     parts = [configuration.value(f"loop.train.{n}") for n in ("model", "optimizer", "partitioner")]
-    shapes = BatchShapes(**configuration.bindings(GroupStream))
+    shapes = job.batch_shapes(configuration.bindings(GroupStream))
     total_steps = configuration.value("loop.train.total_steps")
     return job.build(args.step, *parts, shapes, topology), topology, total_steps

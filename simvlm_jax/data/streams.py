@@ -14,11 +14,9 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from simvlm_jax.data.features import SimVLMFeatureConverter
 from simvlm_jax.data.images import Augmentation
 from simvlm_jax.data.ledger import FailureLedger
 from simvlm_jax.data.order import locate, order_key, positions_of
@@ -83,7 +81,7 @@ class GroupStream:
           UserError: groups that the hosts do not divide, an unknown task or split, an empty
             source, lengths that do not fit a task, or a task that filters or multiplies examples.
         """
-        _check_layout(pairs, documents, groups, host_index, host_count)
+        check_layout(pairs, documents, groups, host_index, host_count)
         if threads is not None and threads < 1:
             raise UserError(f"threads={threads} must be 1 or more, or None for one for each core.")
         self.ledger = ledger or FailureLedger()
@@ -215,41 +213,18 @@ class GroupStream:
         }
 
 
-class BatchShapes:
-    """Shapes and dtypes of a stream's batches without its data, for plans."""
-
-    def __init__(
-        self,
-        pairs: Mapping[str, int],
-        documents: Mapping[str, int],
-        groups: int,
-        pair_lengths: Mapping[str, int],
-        document_lengths: Mapping[str, int],
-        image_size: tuple[int, int],
-        **others: Any,
-    ):
-        """Takes the arguments of a `GroupStream`; the tasks need not exist."""
-        del others
-        _check_layout(pairs, documents, groups, 0, 1)
-        converter = SimVLMFeatureConverter(image_size=image_size)
-        sides = [("", pairs, pair_lengths), (DOCUMENT_PREFIX, documents, document_lengths)]
-        found = {
-            prefix + name: ((groups, sum(tasks.values()), *shape), np.dtype(dtype.name))
-            for prefix, tasks, lengths in sides
-            if tasks
-            for name, (shape, dtype) in converter.model_feature_shapes(lengths).items()
-        }
-        self.input_shapes = {name: shape for name, (shape, _) in found.items()}
-        self.input_types = {name: dtype for name, (_, dtype) in found.items()}
-
-
-def _check_layout(
+def check_layout(
     pairs: Mapping[str, int],
     documents: Mapping[str, int],
     groups: int,
     host_index: int,
     host_count: int,
 ) -> None:
+    """Checks that the tasks of a group, the groups and the hosts fit one another.
+
+    Raises:
+      UserError: they do not.
+    """
     if both := sorted(set(pairs) & set(documents)):
         raise UserError(
             f"The task {both[0]!r} stands among the pairs and among the documents; register it "

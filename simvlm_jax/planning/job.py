@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import optax
 
+from simvlm_jax.data.features import SimVLMFeatureConverter
+from simvlm_jax.data.streams import DOCUMENT_PREFIX, check_layout
 from simvlm_jax.errors import UserError
 from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.models.simvlm import SimVLM
@@ -28,6 +30,28 @@ class Shapes:
 
     input_shapes: Mapping[str, tuple[int, ...]]
     input_types: Mapping[str, np.dtype]
+
+
+def batch_shapes(stream: Mapping[str, Any]) -> Shapes:
+    """The batches of a `GroupStream` with these arguments; its tasks and data need not be there.
+
+    Raises:
+      UserError: tasks, groups or lengths do not fit one another.
+    """
+    groups, pairs, documents = (stream[name] for name in ("groups", "pairs", "documents"))
+    check_layout(pairs, documents, groups, 0, 1)
+    converter = SimVLMFeatureConverter(image_size=stream["image_size"])
+    sides = [("", pairs, "pair_lengths"), (DOCUMENT_PREFIX, documents, "document_lengths")]
+    found = {
+        prefix + name: ((groups, sum(tasks.values()), *shape), np.dtype(dtype.name))
+        for prefix, tasks, lengths in sides
+        if tasks
+        for name, (shape, dtype) in converter.model_feature_shapes(stream[lengths]).items()
+    }
+    return Shapes(
+        {name: shape for name, (shape, _) in found.items()},
+        {name: dtype for name, (_, dtype) in found.items()},
+    )
 
 
 @dataclasses.dataclass

@@ -1,8 +1,8 @@
 """A training plan: compiles a step for a machine and says whether it fits and what limits it.
 
 The floors are what one resource needs if all others were free. The longest binds, and bounds the
-share of the peak (MFU) that useful work can reach; no real step is as fast, since nothing overlaps
-perfectly. Useful work is the analytic count: what rematerialisation repeats is no part of it.
+share of the peak (MFU) that useful work can reach; hardly a real step is as fast. Useful work is
+the analytic count: what rematerialisation repeats is no part of it.
 """
 
 import math
@@ -42,7 +42,7 @@ def make_plan(
       text_file: where to write the compiled program, to look into it.
 
     Returns:
-      What `simvlm compile --json` prints; see docs/scaling.md for each entry.
+      What `simvlm compile --json` prints; docs/scaling.md says how to read it.
 
     Raises:
       UserError: the compiler refuses for another reason than memory.

@@ -1,9 +1,19 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simvlm_jax.models.layers import Dropout, StochasticDepth, layer_rates, norm
+from simvlm_jax.models.layers import (
+    Dropout,
+    StochasticDepth,
+    constrain,
+    dense,
+    gathered,
+    layer_rates,
+    norm,
+)
+from simvlm_jax.partitioning import AXES, Layout
 
 
 def drop(module, x, *arguments, seed=0):
@@ -55,3 +65,49 @@ def test_norms_take_their_statistics_in_float32(style):
     centred = rounded - rounded.mean(1, keepdims=True) * (style == "vit")
     expected = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.02)
+
+
+LAYOUT = Layout(jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), AXES))
+
+
+def specs(function, *arguments):
+    """Where a function fixes arrays under a layout's rules, in the order of its program."""
+    with LAYOUT.rules():
+        program = jax.make_jaxpr(function)(*arguments)
+    found = (e for e in program.jaxpr.eqns if e.primitive.name == "sharding_constraint")
+    return [tuple(equation.params["sharding"].spec) for equation in found]
+
+
+def test_activations_lie_by_their_batch_and_what_tensor_cuts():
+    x = jnp.ones((2, 3, 4))
+    both = ("data", "fsdp")
+    assert specs(lambda x: constrain(x, "batch", "length", "embed"), x) == [(both, None, None)]
+    assert specs(lambda x: constrain(x, "batch", "length", "mlp"), x) == [(both, None, "tensor")]
+    everywhere = ("data", "fsdp", "tensor")
+    assert specs(lambda x: constrain(x, "image_batch", None, "unknown"), x) == [
+        (everywhere, None, None)
+    ]
+    assert constrain(x, "batch", "length", "embed") is x  # nobody's rules
+
+
+@pytest.mark.parametrize(
+    ("names", "whole", "cut"),
+    [
+        (("embed", "joined_kv"), (None, "tensor"), ("fsdp", "tensor")),
+        (("embed", "mlp"), (None, "tensor"), (None, ("tensor", "fsdp"))),
+        (("mlp", "embed"), ("tensor", None), (("tensor", "fsdp"), None)),
+    ],
+)
+def test_a_kernel_is_gathered_and_its_gradient_cut_again(names, whole, cut):
+    kernel = jnp.ones((4, 6))
+    gradient = jax.grad(lambda kernel: gathered(kernel, names).sum())
+    assert specs(lambda kernel: gathered(kernel, names), kernel) == [whole]
+    assert specs(gradient, kernel) == [whole, cut]
+    np.testing.assert_array_equal(gradient(kernel), np.ones((4, 6)))
+
+
+def test_projections_gather_their_kernels():
+    module, x = dense(6, ("embed", "mlp"), "t5", "float32"), jnp.ones((2, 4))
+    variables = nn.meta.unbox(module.init(jax.random.key(0), x))
+    gradient = jax.grad(lambda variables: module.apply(variables, x).sum())
+    assert specs(gradient, variables) == [(None, "tensor"), (None, ("tensor", "fsdp"))]

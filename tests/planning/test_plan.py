@@ -9,6 +9,8 @@ import sys
 import jax
 import pytest
 
+from simvlm_jax.cli import compile as compile_verb
+from simvlm_jax.data.streams import GroupStream
 from simvlm_jax.partitioning import Partitioner
 from simvlm_jax.planning import job, memory
 from simvlm_jax.planning.job import Shapes
@@ -111,8 +113,9 @@ def test_other_steps(step):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["examples_per_step"] == (8 if step == "finetune" else 8 * 16)
-    assert found["hbm_parts"]["activations"] > 0 if step == "finetune" else True
-    assert found["hbm_parts"]["optimizer"] > 0 if step == "finetune" else True
+    trains = step == "finetune"
+    assert (found["hbm_parts"]["activations"] > 0) == trains
+    assert (found["hbm_parts"]["optimizer"] > 0) == trains
 
 
 @pytest.mark.parametrize(
@@ -196,3 +199,28 @@ def test_a_tpu_slice(tmp_path):
     assert found["mfu_estimate"] == pytest.approx(found["flops_per_step"] / peak)
     for scope in ("conv_stage", "encoder", "decoder", "loss", "optimizer"):
         assert scope in text.read_text(), scope
+
+
+def test_the_command_s_steps_are_those_that_can_be_built():
+    assert compile_verb.STEPS == job.STEPS
+
+
+def test_a_plan_s_batch_is_the_stream_s(data_folder):
+    import simvlm_jax.tasks  # noqa: F401 - registers them
+
+    settings = dict(
+        pairs={"openmoji_prefix_lm": 2, "openmoji_captions": 1},
+        documents={"documents_prefix_lm": 3},
+        groups=4,
+        pair_lengths={"image": 1, "example_seed": 2, "inputs": 12, "targets": 20},
+        document_lengths={"inputs": 7, "targets": 9},
+        image_size=(32, 48),
+        seed=0,
+    )
+    for changes in ({}, {"documents": {}}, {"pairs": {}}):
+        stream, planned_batch = (
+            GroupStream(**settings | changes),
+            job.batch_shapes(settings | changes),
+        )
+        assert planned_batch.input_shapes == stream.input_shapes
+        assert planned_batch.input_types == stream.input_types
