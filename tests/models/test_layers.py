@@ -70,11 +70,21 @@ def test_norms_take_their_statistics_in_float32(style):
 LAYOUT = Layout(jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), AXES))
 
 
+def constraints(program):
+    """Every sharding constraint of a program, those of programs within it too, in order."""
+    for equation in program.eqns:
+        if equation.primitive.name == "sharding_constraint":
+            yield equation
+        for value in equation.params.values():
+            if hasattr(inner := getattr(value, "jaxpr", value), "eqns"):
+                yield from constraints(inner)
+
+
 def specs(function, *arguments):
-    """Where a function fixes arrays under a layout's rules, in the order of its program."""
+    """Where a function fixes arrays under a layout's rules."""
     with LAYOUT.rules():
         program = jax.make_jaxpr(function)(*arguments)
-    found = (e for e in program.jaxpr.eqns if e.primitive.name == "sharding_constraint")
+    found = constraints(program.jaxpr)
     return [tuple(equation.params["sharding"].spec) for equation in found]
 
 
