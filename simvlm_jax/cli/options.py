@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from simvlm_jax.data.quiet import import_tensorflow
+from simvlm_jax.errors import UserError
 
 # As simvlm_jax.data.preparing.inputs has them, which is too heavy to import for --help.
 FORMATS = (
@@ -30,6 +31,51 @@ def add_gin(parser: argparse.ArgumentParser) -> None:
         help="one gin binding, read after the files; may be repeated",
     )
     parser.add_argument("--data_dir", help="prepared data (default: $SIMVLM_DATA_DIR, else ./data)")
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Adds what a process of several has to know of the others; T5X calls it the same."""
+    add = parser.add_argument
+    add(
+        "--distributed",
+        action="store_true",
+        help="this is one of several processes, and Cloud TPU, SLURM or $JAX_COORDINATOR_ADDRESS, "
+        "$JAX_NUM_PROCESSES and $JAX_PROCESS_ID say which",
+    )
+    add("--coordinator_address", metavar="HOST:PORT", help="or say it here: where process 0 is")
+    add("--process_count", type=count_from(1), help="how many processes there are")
+    add("--process_index", type=count_from(0), help="which one this is")
+    add(
+        "--heartbeat_seconds",
+        type=count_from(1),
+        default=30,
+        help="a process that is silent for so long is lost, and the others end (default: 30)",
+    )
+
+
+def join_processes(args: argparse.Namespace) -> None:
+    """Meets the other processes, where `add_processes`'s options say that there are any.
+
+    Raises:
+      UserError: they did not meet, or an option is missing.
+    """
+    named = (args.coordinator_address, args.process_count, args.process_index)
+    if not args.distributed and any(value is not None for value in named):
+        if None in named:
+            raise UserError(
+                "--coordinator_address, --process_count and --process_index belong together: give "
+                "all three, or --distributed alone."
+            )
+        if args.process_index >= args.process_count:
+            raise UserError(
+                f"There is no process {args.process_index} among {args.process_count}: they count "
+                "from 0."
+            )
+    elif not args.distributed:
+        return
+    from simvlm_jax import hosts  # brings JAX, seconds to import
+
+    hosts.join(*named, args.heartbeat_seconds)
 
 
 def add_kinds(parser: argparse.ArgumentParser, name: str, kinds: Mapping[str, ModuleType]) -> None:
