@@ -142,7 +142,7 @@ class Trainer(trainer.Trainer):
     def _should_stop(self, step: int) -> bool:
         if jax.distributed.is_initialized():
             return jax.experimental.multihost_utils.reached_preemption_sync_point(step)
-        return self._termination.requested
+        return self._termination.reached(step)
 
 
 class JSONLogger(seqio.JSONLogger):
