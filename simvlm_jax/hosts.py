@@ -120,12 +120,7 @@ def wait_for_all(what: str) -> None:
 
 
 def leave(code: int) -> None:
-    """Ends this process at once, where others are waiting for what it will not do.
-
-    An ordinary end would wait for them, and they for it. So they learn by its missing heartbeat,
-    and end with code 134. A process that is alone goes on to an ordinary end.
-    """
-    if count() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    """Ends this process at once; others that wait for it miss its heartbeat and end with 134."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nInterrupted.", file=sys.stderr)
         return _left(INTERRUPTED)
     except Exception:
-        if "simvlm_jax.hosts" in sys.modules:
+        if _awaited():
             traceback.print_exc()
             _left(DEFECT)
         raise
@@ -72,9 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _awaited() -> bool:
+    """Whether other processes wait for this one: an ordinary end would wait for them, too."""
+    hosts = sys.modules.get("simvlm_jax.hosts")  # JAX takes seconds to import
+    return hosts is not None and hosts.count() > 1
+
+
 def _left(code: int) -> int:
     """Returns the exit code, unless others wait for this process: then it ends here and now."""
-    if "simvlm_jax.hosts" in sys.modules:
+    if _awaited():
         sys.modules["simvlm_jax.hosts"].leave(code)
     return code
 
