@@ -14,7 +14,7 @@ FLOORS = (
     {"errors"},
     {"gin_files", "pages", "hosts"},
     {"models", "objectives", "decoding", "data"},
-    {"partitioning"},
+    {"partitioning", "sharing"},
     {"model", "configuration"},
     {"training", "testing"},
     {"evaluation", "captioner", "planning"},  # they open checkpoints, or compile the step

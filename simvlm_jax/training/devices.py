@@ -1,53 +1,12 @@
-"""A process's share of every batch, put on its devices ahead of its use."""
+"""Batches that are put on the devices ahead of their use."""
 
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import jax
-import numpy as np
-from jax.sharding import Sharding
-
 from simvlm_jax.errors import UserError
-
-
-class Share:
-    """The groups of a batch that the devices of this process hold.
-
-    On a torus they need not follow one another, and processes that share a model (`tensor`) hold
-    the same. Example, 4 groups on the devices [[A, B], [A, B]] of two processes A and B, cut along
-    the first two axes: A has the groups 0 and 2.
-
-    Attributes:
-        groups: Their numbers in the global batch, int64 in ascending order.
-        groups_in_batch: How many all processes hold together.
-    """
-
-    def __init__(self, sharding: Sharding, groups_in_batch: int) -> None:
-        """Works out the share.
-
-        Args:
-            sharding: Of every array's first axis.
-            groups_in_batch: Of all processes together.
-        """
-        self._sharding, self.groups_in_batch = sharding, groups_in_batch
-        places = sharding.addressable_devices_indices_map((groups_in_batch,)).values()
-        numbers = np.arange(groups_in_batch)
-        self.groups = np.unique(np.concatenate([numbers[place] for place in places]))
-
-    def place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Puts arrays of this share [groups, ...] on the devices, as global arrays [G, ...]."""
-        return {name: self._global(array) for name, array in batch.items()}
-
-    def _global(self, array: np.ndarray) -> jax.Array:
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
-            first, last, _ = index[0].indices(self.groups_in_batch)
-            start = np.searchsorted(self.groups, first)
-            return array[start : start + last - first]
-
-        shape = (self.groups_in_batch, *array.shape[1:])
-        return jax.make_array_from_callback(shape, self._sharding, shard)
+from simvlm_jax.sharing import Share
 
 
 def prefetch(stream: Any, start: int, end: int, share: Share) -> Iterator[Future[dict]]:

@@ -24,6 +24,7 @@ import optax
 
 from simvlm_jax import hosts
 from simvlm_jax.partitioning import Partitioner
+from simvlm_jax.sharing import Share
 from simvlm_jax.training import devices, folder, guards, opening, profiling, t5x_checkpoints
 from simvlm_jax.training.checkpoints import Checkpoints
 from simvlm_jax.training.progress import Progress, progress
@@ -77,7 +78,7 @@ def train(
     guards.require_counts(total_steps, checkpoint_every, log_every, keep)
     profiler = profiling.profiler(profile, model_dir, total_steps)
     layout = lay_out(model, stream, partitioner or Partitioner())
-    share = devices.Share(layout.by_group, next(iter(stream.input_shapes.values()))[0])
+    share = Share(layout.by_group, next(iter(stream.input_shapes.values()))[0])
     flops = model.train_flops(stream.input_shapes)
     opening.tell(layout, share, flops)
     target = abstract_state(model, optimizer, stream, layout)

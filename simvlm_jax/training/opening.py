@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from simvlm_jax import hosts
 from simvlm_jax.partitioning import Layout, describe
-from simvlm_jax.training.devices import Share
+from simvlm_jax.sharing import Share
 
 SIDE, TRIALS = 2048, 3  # of the matrix product that is timed
 

@@ -7,9 +7,10 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from simvlm_jax.errors import UserError
+from simvlm_jax.sharing import Share
 from simvlm_jax.training import devices
 
-HERE = devices.Share(SingleDeviceSharding(jax.devices()[0]), 2)
+HERE = Share(SingleDeviceSharding(jax.devices()[0]), 2)
 
 
 class Batches:
