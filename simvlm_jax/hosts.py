@@ -29,7 +29,7 @@ def join(
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
     meeting_seconds: int = 300,
 ) -> None:
-    """Meets the other processes; to be called before anything asks JAX for devices.
+    """Meets the other processes, once; to be called before anything asks JAX for devices.
 
     Args:
         coordinator_address: HOST:PORT of process 0; None asks Cloud TPU, SLURM, or the variables
@@ -42,6 +42,8 @@ def join(
     Raises:
         UserError: If they did not all come, or nothing says who they are.
     """
+    if joined():
+        return
     try:
         jax.distributed.initialize(
             coordinator_address,
