@@ -24,6 +24,7 @@ from simvlm_jax.partitioning import Partitioner, describe
 from simvlm_jax.training import devices, folder, profiling, t5x_checkpoints, t5x_format
 from simvlm_jax.training.checkpoints import Checkpoints
 from simvlm_jax.training.guards import FiniteGuard, Termination, require_counts, require_not_behind
+from simvlm_jax.training.keeping import KeepRules
 from simvlm_jax.training.progress import Progress
 from simvlm_jax.training.state import TrainState, abstract_state, create_state, lay_out
 from simvlm_jax.training.step import compile_step
@@ -38,7 +39,8 @@ def train(
     seed: int = 0,
     checkpoint_every: int = 1000,
     log_every: int = 50,
-    keep: int = 3,
+    keep: KeepRules = KeepRules(),
+    checkpoint_minutes: float | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     initial_params: Any = None,
     partitioner: Partitioner | None = None,
@@ -59,7 +61,8 @@ def train(
         seed: Of the initial parameters and of dropout.
         checkpoint_every: Steps between checkpoints; the last step always has one.
         log_every: Steps between reports; a start's first step and the last step always have one.
-        keep: How many of the newest checkpoints stay.
+        keep: Which checkpoints stay.
+        checkpoint_minutes: Saves too when so much time went by since the last save, at log points.
         extra_files: Files for the folder by name; `folder.FIXED_FILES` must not change later.
         initial_params: Start from these instead of the model's own initial parameters.
         partitioner: Lays everything out on the devices; by default each has all parameters.
@@ -71,13 +74,17 @@ def train(
             folder is another configuration's or past `total_steps`, or a loss is not finite.
         SystemExit: With code 0, after SIGTERM.
     """
-    require_counts(total_steps, checkpoint_every=checkpoint_every, log_every=log_every, keep=keep)
+    require_counts(total_steps, checkpoint_every=checkpoint_every, log_every=log_every)
     profiler = profiling.profiler(profile, model_dir, total_steps)
     layout = lay_out(model, stream, partitioner or Partitioner())
     print(f"mesh {describe(layout.sizes)}", file=sys.stderr)
     target = abstract_state(model, optimizer, stream, layout)
     # In this order: the last save is done before SIGTERM can end the process again.
-    with Termination() as termination, Checkpoints(model_dir, keep) as checkpoints, profiler:
+    with (
+        Termination() as termination,
+        Checkpoints(model_dir, keep, checkpoint_every, checkpoint_minutes) as checkpoints,
+        profiler,
+    ):
         state = _restore(checkpoints, target, Path(model_dir), total_steps, extra_files or {})
         state = state or create_state(model, optimizer, stream, target, seed, initial_params)
         if (start := int(state.step)) < total_steps:
@@ -87,7 +94,7 @@ def train(
             told = Progress(model_dir, start, total_steps, flops, tensorboard, stream.report)
             with told as progress, contextlib.closing(batches):
                 guards = termination, checkpoints, progress, profiler
-                state = _run(step_function, state, batches, *guards, checkpoint_every, log_every)
+                state = _run(step_function, state, batches, *guards, log_every)
     return state
 
 
@@ -99,7 +106,6 @@ def _run(
     checkpoints: Checkpoints,
     progress: Progress,
     profiler: profiling.NoProfiler,
-    checkpoint_every: int,
     log_every: int,
 ) -> TrainState:
     guard, previous, start, last = FiniteGuard(), None, progress.start, progress.total
@@ -112,12 +118,14 @@ def _run(
             jax.block_until_ready(previous)
             previous = loss
             ending = step == last or termination.requested
-            if ending or step == start + 1 or step % log_every == 0:
+            reporting = ending or step == start + 1 or step % log_every == 0
+            if reporting:
                 guard.check(checkpoints.last_good)
                 progress.report(step)
-            if ending or step % checkpoint_every == 0:
+            due = checkpoints.due(step) or (reporting and checkpoints.due_by_time())
+            if ending or due:
                 guard.check(checkpoints.last_good, state.params)
-                checkpoints.save(state)
+                checkpoints.save(state, progress.values)
             if ending:
                 break
     return state

@@ -50,6 +50,7 @@ class Progress:
         self._flops = flops_per_step
         self._pending: list[dict] = []
         self._starting = True
+        self.values: dict[str, float] = {}  # those of the last report
         self._former_seconds = _former_seconds(model_dir / "training.json")
         self._losses = model_dir / "losses.jsonl"
         _forget(self._losses, start)
@@ -89,6 +90,7 @@ class Progress:
             lambda left, right: {name: left[name].merge(right[name]) for name in left}, pending
         )
         values = {name: float(metric.compute()) for name, metric in merged.items()}
+        self.values = values
         values |= self._data_report()
         counts = [name for name in COUNTS if name in values]
         rates = {f"{name}_per_second": values.pop(name) / seconds for name in counts}

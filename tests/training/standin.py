@@ -19,6 +19,7 @@ from flax.linen.partitioning import AxisMetadata
 
 from simvlm_jax.partitioning import Partitioner
 from simvlm_jax.training import loop, optimizers, reading
+from simvlm_jax.training.keeping import KeepRules
 
 GROUPS, PAIRS, FEATURES, HIDDEN, CLASSES = 8, 2, 8, 8, 4
 
@@ -125,7 +126,8 @@ class Stream:
 
 
 def run(model_dir, total_steps=12, stream=None, model=None, optimizer=None, **settings):
-    """Trains the stand-in; `stream` and `optimizer` are the settings of either."""
+    """Trains the stand-in; `stream`, `optimizer` and `keep` are the settings of either."""
+    settings["keep"] = KeepRules(**settings.get("keep", {}))
     settings = {"checkpoint_every": 4, "log_every": 3, "tensorboard": False, **settings}
     optimizer = {"clip_norm": 1.0, "ema_decay": 0.9, "peak_learning_rate": 0.1, **(optimizer or {})}
     return loop.train(

@@ -9,6 +9,7 @@ import pytest
 
 from simvlm_jax.errors import UserError
 from simvlm_jax.training import checkpoints, optimizers, reading
+from simvlm_jax.training.keeping import KeepRules
 from simvlm_jax.training.state import TrainState
 from standin import run, same
 
@@ -131,7 +132,7 @@ def test_a_save_holds_the_state_of_its_moment(tmp_path):
     """The next step donates the buffers while the save is still being written."""
     update = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
     state = TrainState(jnp.int32(0), {"kernel": jnp.zeros((512, 512))}, (jnp.zeros(8),))
-    with checkpoints.Checkpoints(tmp_path, keep=5) as saved:
+    with checkpoints.Checkpoints(tmp_path, KeepRules(newest=5)) as saved:
         for _ in range(4):
             saved.save(state)
             state = update(state)
