@@ -9,7 +9,8 @@ should do, process 0 does while the others wait.
 """
 
 import contextlib
-import logging
+import os
+import re
 import shutil
 import sys
 import textwrap
@@ -23,7 +24,7 @@ import orbax.checkpoint as ocp
 
 from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
-from simvlm_jax.training import digests
+from simvlm_jax.training import digests, stack_traces
 from simvlm_jax.training.keeping import KeepRules
 from simvlm_jax.training.reading import (
     DamagedError,
@@ -67,7 +68,8 @@ class Checkpoints:
             raise UserError(f"checkpoint_minutes={every_minutes!r} is not above 0: set a number.")
         self._folder = checkpoints_folder(model_dir)
         self._keep, self._every_steps, self._every_minutes = keep, every_steps, every_minutes
-        self._saved_at, self._failed = time.monotonic(), False
+        self._saved_at = time.monotonic()
+        self._failure: SaveError | None = None
         hosts.first_does("open the checkpoints", self._prepare)
         self._manager = _open_manager(self._folder, keep)
 
@@ -81,7 +83,7 @@ class Checkpoints:
         Raises:
             SaveError: If it failed.
         """
-        if not self._failed:  # else it is said already, and other processes would not come along
+        if not self._failure:  # else it is said already, and other processes would not come along
             with self._told():
                 self._manager.close()
 
@@ -92,8 +94,7 @@ class Checkpoints:
     def last_good(self) -> str:
         """Says where the newest checkpoint is, once pending saves are done."""
         with contextlib.suppress(SaveError):
-            if not self._failed:
-                self._wait()
+            self._wait()
         return self._newest()
 
     def due(self, step: int) -> bool:
@@ -208,18 +209,20 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Turns whatever hinders a save into a `SaveError`."""
+        """Turns whatever hinders a save into a `SaveError`; after one nothing else is tried."""
+        if self._failure:
+            raise self._failure
         try:
             yield
         except (TimeoutError, jax.errors.JaxRuntimeError):
             raise  # other processes or devices are gone: starting again helps, no person need come
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            self._failed = True
-            reason = textwrap.shorten(str(error) or type(error).__name__, 300).rstrip(".")
-            raise SaveError(
+            reason = _reason(error)
+            self._failure = SaveError(
                 f"A checkpoint cannot be written into {self._folder}: {reason}; make room there, "
                 f"or make it a folder that can be written, and start again; {self._newest()}."
-            ) from error
+            )
+            raise self._failure from error
 
     def _newest(self) -> str:
         steps = saved_steps(self._folder)
@@ -228,7 +231,7 @@ class Checkpoints:
 
 
 def _open_manager(folder: Path, keep: KeepRules) -> ocp.CheckpointManager:
-    logging.getLogger("absl").addFilter(_is_no_trace_of_orbax)
+    stack_traces.mute()
     return ocp.CheckpointManager(
         folder,
         options=ocp.CheckpointManagerOptions(
@@ -257,9 +260,14 @@ def _barrier() -> Callable:
     return wait
 
 
-def _is_no_trace_of_orbax(record: logging.LogRecord) -> bool:
-    """Of what it raises, Orbax also logs the stack trace, before we can make it a sentence."""
-    return not (record.levelno >= logging.ERROR and "orbax" in record.pathname)
+def _reason(error: Exception) -> str:
+    """What the operating system says, where an error holds it, and else all of it, shortened."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
+    if number:
+        return os.strerror(int(number[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return textwrap.shorten(str(error) or type(error).__name__, 300).rstrip(".")
 
 
 def _tell(sentence: str) -> None:

@@ -1,7 +1,6 @@
 """Reads checkpoints from disk: which there are, their manifests, and arrays that are verified."""
 
 import contextlib
-import logging
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from flax.traverse_util import unflatten_dict
 
 from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
-from simvlm_jax.training import digests, t5x_format
+from simvlm_jax.training import digests, stack_traces, t5x_format
 from simvlm_jax.training.state import ITEMS
 
 
@@ -154,11 +153,10 @@ def verify(folder: Path, tree: Any, manifest: Mapping[str, dict]) -> None:
 @contextlib.contextmanager
 def damage(folder: Path) -> Iterator[None]:
     """Turns whatever goes wrong inside into a `DamagedError`."""
+    stack_traces.mute()
     try:
         yield
     except Exception as error:  # Orbax raises plain ones, and many kinds, for unreadable files
-        # Its abandoned tasks would print their stack traces after our sentence.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         reason = textwrap.shorten(str(error) or type(error).__name__, 200)
         raise DamagedError(f"The checkpoint {folder} cannot be read: {reason}") from error
 
