@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -93,6 +94,23 @@ def test_what_two_saved_four_and_one_restore(outcomes):
     checkpoint_process.require_same(restored_here(folder), 3)
     codes, told = end(four)
     assert codes == [0] * 4, told
+
+
+def test_what_one_process_cannot_read_none_uses(outcomes, tmp_path):
+    """Step 3 is damaged for all, step 2 for process 1 alone, which then is saved again."""
+    folder = shutil.copytree(outcomes["whole"][0], tmp_path / "copy")
+    for path in (folder / "checkpoints" / "3").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    doing = {"do": "restore", "model_dir": str(folder), "step": 1, "fsdp": 4, "unreadable": 2}
+    codes, told = end(start(2, [doing]))
+    assert codes == [0, 0], told
+    assert "checkpoints/3 cannot be read" in told[0] and "process 1 says so" in told[0]
+    assert told[0].count("Going on from step 1 instead.") == 1
+    assert "checkpoints" not in told[1]
+    aside = folder / "damaged_checkpoints"
+    assert sorted(path.name for path in aside.iterdir()) == ["2", "3"]
+    assert saved_steps(folder / "checkpoints") == [1, 2]
+    checkpoint_process.require_same(restored_here(folder), 2)
 
 
 @pytest.mark.parametrize("full", [0, 1])
