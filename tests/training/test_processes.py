@@ -47,7 +47,9 @@ def processes(tmp_path_factory):
             {"model_dir": folders["step"], "stream": at | {"signal_number": int(signal.SIGKILL)}}
         ),
         "save": start({"model_dir": folders["save"], "kill_within_save": 8}, **cache),
-        "full": start({"model_dir": folders["full"], "model": LARGE, "fill_disk_after": 2}, **cache),
+        "full": start(
+            {"model_dir": folders["full"], "model": LARGE, "fill_disk_after": 2}, **cache
+        ),
         "term": start(
             {
                 "model_dir": folders["term"],
