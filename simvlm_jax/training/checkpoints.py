@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
 from simvlm_jax.training import digests, stack_traces
-from simvlm_jax.training.keeping import KeepRules
+from simvlm_jax.training.keeping import THREE_NEWEST, KeepRules
 from simvlm_jax.training.reading import (
     DamagedError,
     agree,
@@ -49,7 +49,7 @@ class Checkpoints:
     def __init__(
         self,
         model_dir: str | Path,
-        keep: KeepRules = KeepRules(),
+        keep: KeepRules = THREE_NEWEST,
         every_steps: int = 1000,
         every_minutes: float | None = None,
     ) -> None:

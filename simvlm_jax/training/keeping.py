@@ -83,5 +83,8 @@ class KeepRules:
         return metrics.get(self.best, worst)  # of a checkpoint from before the rule was changed
 
 
+THREE_NEWEST = KeepRules()
+
+
 def _refused(name: str, value: object, wanted: str) -> UserError:
     return UserError(f"KeepRules.{name}={value!r} is not {wanted}: set one.")

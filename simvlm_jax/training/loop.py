@@ -24,7 +24,7 @@ from simvlm_jax.partitioning import Partitioner, describe
 from simvlm_jax.training import devices, folder, profiling, t5x_checkpoints, t5x_format
 from simvlm_jax.training.checkpoints import Checkpoints
 from simvlm_jax.training.guards import FiniteGuard, Termination, require_counts, require_not_behind
-from simvlm_jax.training.keeping import KeepRules
+from simvlm_jax.training.keeping import THREE_NEWEST, KeepRules
 from simvlm_jax.training.progress import Progress
 from simvlm_jax.training.state import TrainState, abstract_state, create_state, lay_out
 from simvlm_jax.training.step import compile_step
@@ -39,7 +39,7 @@ def train(
     seed: int = 0,
     checkpoint_every: int = 1000,
     log_every: int = 50,
-    keep: KeepRules = KeepRules(),
+    keep: KeepRules = THREE_NEWEST,
     checkpoint_minutes: float | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     initial_params: Any = None,

@@ -18,7 +18,6 @@ from simvlm_jax.errors import UserError
 from simvlm_jax.training import digests, stack_traces, t5x_format
 from simvlm_jax.training.state import ITEMS
 
-
 METRICS = "metrics"  # Orbax's name of the item and of the file in it
 
 

@@ -1,4 +1,4 @@
-"""Whatever happens to a checkpoint's files: what comes back is what was saved, or the one before."""
+"""Whatever happens to the files: a checkpoint comes back as it was, or the one before does."""
 
 import json
 import shutil

@@ -16,6 +16,7 @@ from standin import losses, run, same
 
 ROOT = Path(__file__).parents[2]
 LARGE = {"hidden": 256}  # its checkpoints have files of 256 KiB
+FULL = {"model": LARGE, "fill_disk_after": 2}
 
 
 def start(*runs, **environment):

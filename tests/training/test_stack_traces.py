@@ -7,6 +7,7 @@ SCRIPT = """
 import asyncio, logging, sys
 from types import SimpleNamespace
 from simvlm_jax.training import stack_traces
+sys.unraisablehook = lambda found: print(found.exc_value, file=sys.stderr)
 stack_traces.mute()
 stack_traces.mute()
 absl = logging.getLogger("absl")
@@ -16,11 +17,11 @@ log("site-packages/orbax/checkpoint/future.py", logging.ERROR, "trace of orbax")
 log("site-packages/orbax/checkpoint/future.py", logging.WARNING, "warning of orbax")
 log("site-packages/other.py", logging.ERROR, "error of another")
 def lost(error, where=None):
-    exec(compile("async def f(): pass", where or "own.py", "exec"), names := {})
+    names = {}
+    exec(compile("async def f(): pass", where or "own.py", "exec"), names)
     coroutine = names["f"]()
     coroutine.close()
-    sys.unraisablehook(SimpleNamespace(exc_type=type(error), exc_value=error, exc_traceback=None,
-        err_msg=None, object=coroutine))
+    sys.unraisablehook(SimpleNamespace(exc_value=error, object=coroutine))
 lost(RuntimeError("Event loop is closed"))
 lost(RuntimeError("late in orbax"), "site-packages/orbax/serialization.py")
 lost(RuntimeError("our own"))
