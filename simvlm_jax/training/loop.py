@@ -7,7 +7,8 @@ One step, in this order:
   4. wait for the step before this one, so that the host is never more than one step ahead;
   5. at a log point, after the first step, at the end: fetch and check what was noted, report it;
   6. at a checkpoint, at the end and after SIGTERM: check the parameters, save in the background.
-After SIGTERM the run then leaves with exit code 0, once the save is done.
+After SIGTERM the run then leaves with exit code 0, once the save is done: SIGTERM is the outermost
+context, so that it cannot end the process during the last save.
 """
 
 import contextlib
@@ -54,8 +55,7 @@ def train(
     Args:
         model: Offers `loss_fn`, `get_initial_variables` and `train_flops`.
         optimizer: Any optax transform.
-        stream: Offers `batches(start_step)`, `input_shapes`, `input_types` and `report()`; the
-            first axis of every leaf is shared out over the devices.
+        stream: Offers `batches(start_step)`, `input_shapes`, `input_types` and `report()`.
         model_dir: The run's folder.
         total_steps: Batches in the whole run, the resumed part included.
         seed: Of the initial parameters and of dropout.
@@ -70,8 +70,7 @@ def train(
         profile: Traces from the first of these steps to before the second, counted from 1.
 
     Raises:
-        UserError: If a number is out of range, the groups do not divide over the devices, the
-            folder is another configuration's or past `total_steps`, or a loss is not finite.
+        UserError: If numbers, devices, the folder, the disk or a loss are not as they must be.
         SystemExit: With code 0, after SIGTERM.
     """
     require_counts(total_steps, checkpoint_every=checkpoint_every, log_every=log_every)
@@ -79,12 +78,8 @@ def train(
     layout = lay_out(model, stream, partitioner or Partitioner())
     print(f"mesh {describe(layout.sizes)}", file=sys.stderr)
     target = abstract_state(model, optimizer, stream, layout)
-    # In this order: the last save is done before SIGTERM can end the process again.
-    with (
-        Termination() as termination,
-        Checkpoints(model_dir, keep, checkpoint_every, checkpoint_minutes) as checkpoints,
-        profiler,
-    ):
+    due = checkpoint_every, checkpoint_minutes
+    with Termination() as termination, Checkpoints(model_dir, keep, *due) as checkpoints, profiler:
         state = _restore(checkpoints, target, Path(model_dir), total_steps, extra_files or {})
         state = state or create_state(model, optimizer, stream, target, seed, initial_params)
         if (start := int(state.step)) < total_steps:
