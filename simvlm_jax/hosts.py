@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -114,6 +115,22 @@ def gather(what: str, value: Any) -> list[Any]:
 def first_says(what: str, value: Any) -> Any:
     """The value of process 0, for all of them; all must call it, in the same order."""
     return gather(what, value if is_first() else None)[0]
+
+
+def first_does(what: str, action: Callable[[], Any]) -> None:
+    """Lets process 0 do something while the others wait; all must call it, in the same order.
+
+    Raises:
+        UserError: On all of them, if process 0 refuses.
+    """
+    refusal = None
+    if is_first():
+        try:
+            action()
+        except UserError as error:
+            refusal = str(error)
+    if refusal := first_says(what, refusal):
+        raise UserError(refusal)
 
 
 def wait_for_all(what: str) -> None:

@@ -6,12 +6,16 @@ with no complaint. A digest here is the sum over all elements of bits * (2 * pos
 on how an array is laid out over devices.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+SEAL = "sha256"
 
 
 def name(path: tuple) -> str:
@@ -59,6 +63,22 @@ def manifest(tree: Any) -> dict[str, dict]:
     """Describes the arrays of a pytree: {path: {"shape", "dtype", "digest"}}, JSON types only."""
     values = paths(jax.device_get(jax.tree.map(digest, tree)))
     return {path: entry | {"digest": int(values[path])} for path, entry in layout(tree).items()}
+
+
+def seal(manifests: Mapping[str, dict]) -> dict[str, Any]:
+    """Adds a digest of the manifests themselves: damage there is none of the arrays."""
+    return {**manifests, SEAL: _sha256(manifests)}
+
+
+def unseal(sealed: Mapping[str, Any]) -> dict[str, dict] | None:
+    """Undoes `seal`; None if it is broken. Those of former versions have no seal."""
+    manifests = dict(sealed)
+    seal = manifests.pop(SEAL, None)
+    return manifests if seal in (None, _sha256(manifests)) else None
+
+
+def _sha256(manifests: Mapping[str, dict]) -> str:
+    return hashlib.sha256(json.dumps(manifests, sort_keys=True).encode()).hexdigest()
 
 
 def first_difference(found: Mapping[str, dict], wanted: Mapping[str, dict]) -> str | None:

@@ -22,7 +22,7 @@ class NonFiniteError(UserError):
     """The loss, a gradient or a parameter became infinite or not a number."""
 
 
-def require_counts(total_steps: int, checkpoint_every: int, log_every: int, keep: int) -> None:
+def require_counts(total_steps: int, checkpoint_every: int, log_every: int) -> None:
     """Checks that every argument is a whole number above 0.
 
     Raises:

@@ -7,7 +7,8 @@ One step, in this order:
   4. wait for the step before this one, so that the host is never more than one step ahead;
   5. at a log point, after the first step, at the end: fetch and check what was noted, report it;
   6. at a checkpoint, at the end and after SIGTERM: check the parameters, save in the background.
-After SIGTERM the run then leaves with exit code 0, once the save is done.
+After SIGTERM the run then leaves with exit code 0, once the save is done: SIGTERM is the outermost
+context, so that it cannot end the process during the last save.
 
 Of several processes each does all this in the same order, reads its share of the data, and saves
 its share of the state. The first alone tells, and writes what only one should.
@@ -27,6 +28,7 @@ from simvlm_jax.partitioning import Partitioner
 from simvlm_jax.sharing import Share
 from simvlm_jax.training import devices, folder, guards, opening, profiling, t5x_checkpoints
 from simvlm_jax.training.checkpoints import Checkpoints
+from simvlm_jax.training.keeping import THREE_NEWEST, KeepRules
 from simvlm_jax.training.progress import Progress, progress
 from simvlm_jax.training.state import TrainState, abstract_state, create_state, lay_out
 from simvlm_jax.training.step import compile_step
@@ -42,7 +44,8 @@ def train(
     seed: int = 0,
     checkpoint_every: int = 1000,
     log_every: int = 50,
-    keep: int = 3,
+    keep: KeepRules = THREE_NEWEST,
+    checkpoint_minutes: float | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     initial_params: Any = None,
     partitioner: Partitioner | None = None,
@@ -50,9 +53,7 @@ def train(
     profile: tuple[int, int] | None = None,
     patience_minutes: float = 30,
 ) -> TrainState:
-    """Trains to `total_steps` in a folder, from where its newest checkpoint stands.
-
-    Bit for bit, a resumed run is the uninterrupted one. A finished folder only returns its state.
+    """Trains to `total_steps` in a folder, from where its newest checkpoint stands, bit for bit.
 
     Args:
         model: Offers `loss_fn`, `get_initial_variables` and `train_flops`.
@@ -63,7 +64,8 @@ def train(
         seed: Of the initial parameters and of dropout.
         checkpoint_every: Steps between checkpoints; the last step always has one.
         log_every: Steps between reports; a start's first step and the last step always have one.
-        keep: How many of the newest checkpoints stay.
+        keep: Which checkpoints stay.
+        checkpoint_minutes: Saves too when so much time went by since the last save, at log points.
         extra_files: Files for the folder by name; `folder.FIXED_FILES` must not change later.
         initial_params: Start from these instead of the model's own initial parameters.
         partitioner: Lays everything out on the devices; by default each has all parameters.
@@ -75,15 +77,15 @@ def train(
         UserError: If something does not fit (the sentence says what), or a loss is not finite.
         SystemExit: With code 0, after SIGTERM.
     """
-    guards.require_counts(total_steps, checkpoint_every, log_every, keep)
+    guards.require_counts(total_steps, checkpoint_every, log_every)
     profiler = profiling.profiler(profile, model_dir, total_steps)
     layout = lay_out(model, stream, partitioner or Partitioner())
     share = Share(layout.by_group, next(iter(stream.input_shapes.values()))[0])
     flops = model.train_flops(stream.input_shapes)
     opening.tell(layout, share, flops)
     target = abstract_state(model, optimizer, stream, layout)
-    # In this order: the last save is done before SIGTERM can end the process again.
-    with guards.termination() as termination, Checkpoints(model_dir, keep) as checkpoints, profiler:
+    saved = Checkpoints(model_dir, keep, checkpoint_every, checkpoint_minutes)
+    with guards.termination() as termination, saved as checkpoints, profiler:
         state = _restore(checkpoints, target, Path(model_dir), total_steps, extra_files or {})
         state = state or create_state(model, optimizer, stream, target, seed, initial_params)
         if (start := int(state.step)) < total_steps:
@@ -91,7 +93,7 @@ def train(
             told = progress(model_dir, start, total_steps, flops, tensorboard, stream.report)
             batches = devices.prefetch(stream, start, total_steps, share)
             parts = termination, checkpoints, told, profiler, guards.Watchdog(patience_minutes)
-            return _run(step_function, state, batches, *parts, checkpoint_every, log_every)
+            return _run(step_function, state, batches, *parts, log_every)
         return state
 
 
@@ -104,7 +106,6 @@ def _run(
     told: Progress,
     profiler: profiling.NoProfiler,
     watchdog: guards.Watchdog,
-    checkpoint_every: int,
     log_every: int,
 ) -> TrainState:
     guard, previous, start, last = guards.FiniteGuard(), None, told.start, told.total
@@ -119,12 +120,14 @@ def _run(
             previous = loss
             watchdog.beat()
             ending = termination.reached(step) or step == last
-            if ending or step == start + 1 or step % log_every == 0:
+            reporting = ending or step == start + 1 or step % log_every == 0
+            if reporting:
                 guard.check(checkpoints.last_good)
-                told.report(step)
-            if ending or step % checkpoint_every == 0:
+                means = told.report(step)
+            due = checkpoints.due(step) or (reporting and checkpoints.due_by_time())
+            if ending or due:
                 guard.check(checkpoints.last_good, state.params)
-                checkpoints.save(state)
+                checkpoints.save(state, means)
             if ending:
                 break
     return state

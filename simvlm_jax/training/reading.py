@@ -1,7 +1,6 @@
 """Reads checkpoints from disk: which there are, their manifests, and arrays that are verified."""
 
 import contextlib
-import logging
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +13,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import unflatten_dict
 
+from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
-from simvlm_jax.training import digests, t5x_format
+from simvlm_jax.training import digests, stack_traces, t5x_format
+from simvlm_jax.training.state import ITEMS
+
+METRICS = "metrics"  # Orbax's name of the item and of the file in it
 
 
 class DamagedError(UserError):
@@ -29,7 +32,7 @@ def checkpoints_folder(model_dir: str | Path) -> Path:
 
 def saved_steps(folder: Path) -> list[int]:
     """Lists the finished checkpoints of a folder, oldest first; an unfinished one has a suffix."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
 
 def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = False) -> Any:
@@ -88,9 +91,55 @@ def read_tree(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarr
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """Reads what a checkpoint should hold: {item: {path: {"shape", "dtype", "digest"}}}."""
+    """Reads what a checkpoint should hold: {item: {path: {"shape", "dtype", "digest"}}}.
+
+    Raises:
+        DamagedError: If it cannot be read, or is not what was written.
+    """
     with damage(folder):
-        return ocp.JsonCheckpointHandler().restore(folder / "manifest")
+        manifest = digests.unseal(ocp.JsonCheckpointHandler().restore(folder / "manifest"))
+    if manifest is None or set(manifest) != set(ITEMS):
+        raise DamagedError(f"The checkpoint {folder} is damaged: its manifest is.")
+    return manifest
+
+
+def require_described(folder: Path, step: int) -> None:
+    """Checks what Orbax reads of every checkpoint when it opens their folder.
+
+    Raises:
+        DamagedError: If the time of a checkpoint or its metrics cannot be read.
+    """
+    checkpoint = folder / str(step)
+    with damage(checkpoint):
+        _ = ocp.path.step.standard_name_format().find_step(folder, step).commit_timestamp
+        if (checkpoint / METRICS / METRICS).exists():
+            dict(ocp.JsonCheckpointHandler(METRICS).restore(checkpoint / METRICS))
+
+
+def agree(what: str, action: Callable[[], Any]) -> Any:
+    """Does something on every process; what one of them finds wrong, all raise.
+
+    Args:
+        what: Names it, as in `hosts.gather`.
+        action: Does its part, and meets no other process.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        DamagedError: If it did so on a process.
+        UserError: If it did so on a process.
+    """
+    result = trouble = None
+    try:
+        result = action()
+    except UserError as error:
+        trouble = [isinstance(error, DamagedError), str(error)]
+    troubles = [one for one in hosts.gather(what, trouble) if one]
+    if troubles:
+        damaged, sentence = min(troubles)
+        raise (DamagedError if damaged else UserError)(sentence)
+    return result
 
 
 def verify(folder: Path, tree: Any, manifest: Mapping[str, dict]) -> None:
@@ -103,11 +152,10 @@ def verify(folder: Path, tree: Any, manifest: Mapping[str, dict]) -> None:
 @contextlib.contextmanager
 def damage(folder: Path) -> Iterator[None]:
     """Turns whatever goes wrong inside into a `DamagedError`."""
+    stack_traces.mute()
     try:
         yield
     except Exception as error:  # Orbax raises plain ones, and many kinds, for unreadable files
-        # Its abandoned tasks would print their stack traces after our sentence.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         reason = textwrap.shorten(str(error) or type(error).__name__, 200)
         raise DamagedError(f"The checkpoint {folder} cannot be read: {reason}") from error
 

@@ -6,6 +6,7 @@ the arguments of `run`; it prints the number of devices and the imported modules
 
 import json
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ import numpy as np
 from clu import metrics
 from flax.linen.partitioning import AxisMetadata
 
+from simvlm_jax.errors import UserError
 from simvlm_jax.partitioning import Partitioner
-from simvlm_jax.training import loop, optimizers, reading
+from simvlm_jax.training import checkpoints, loop, optimizers, reading
+from simvlm_jax.training.keeping import KeepRules
 
 GROUPS, PAIRS, FEATURES, HIDDEN, CLASSES = 8, 2, 8, 8, 4
 
@@ -126,7 +129,8 @@ class Stream:
 
 
 def run(model_dir, total_steps=12, stream=None, model=None, optimizer=None, **settings):
-    """Trains the stand-in; `stream` and `optimizer` are the settings of either."""
+    """Trains the stand-in; `stream`, `optimizer` and `keep` are the settings of either."""
+    settings["keep"] = KeepRules(**settings.get("keep", {}))
     settings = {"checkpoint_every": 4, "log_every": 3, "tensorboard": False, **settings}
     optimizer = {"clip_norm": 1.0, "ema_decay": 0.9, "peak_learning_rate": 0.1, **(optimizer or {})}
     return loop.train(
@@ -158,12 +162,35 @@ def kill_within_save(step):
     Temporary.finalize = kill_or_finalize
 
 
-if __name__ == "__main__":
+def fill_disk_after(saves):
+    """Lets the process write small files only, once it has made so many saves."""
+    save, made = checkpoints.Checkpoints.save, []
+
+    def save_or_not(self, *args, **kwargs):
+        if len(made) == saves:
+            self.last_good()  # those before are written
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, resource.RLIM_INFINITY))
+        made.append(save(self, *args, **kwargs))
+
+    checkpoints.Checkpoints.save = save_or_not
+
+
+def main():
+    """Makes the runs, and ends as `simvlm train` does."""
     for arguments in json.loads(sys.argv[1]):
         if "kill_within_save" in arguments:
             kill_within_save(arguments.pop("kill_within_save"))
+        if "fill_disk_after" in arguments:
+            fill_disk_after(arguments.pop("fill_disk_after"))
         if arguments.pop("shard", False):
             arguments["partitioner"] = Partitioner("fsdp", fewest_cut=1)
         run(**arguments)
         reading.restore_params(arguments["model_dir"], ema=True)
     print(json.dumps({"devices": jax.local_device_count(), "modules": sorted(sys.modules)}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

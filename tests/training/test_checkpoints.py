@@ -1,14 +1,17 @@
 import json
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
 
 from simvlm_jax.errors import UserError
 from simvlm_jax.training import checkpoints, optimizers, reading
+from simvlm_jax.training.keeping import KeepRules
 from simvlm_jax.training.state import TrainState
 from standin import run, same
 
@@ -131,13 +134,84 @@ def test_a_save_holds_the_state_of_its_moment(tmp_path):
     """The next step donates the buffers while the save is still being written."""
     update = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
     state = TrainState(jnp.int32(0), {"kernel": jnp.zeros((512, 512))}, (jnp.zeros(8),))
-    with checkpoints.Checkpoints(tmp_path, keep=5) as saved:
+    with checkpoints.Checkpoints(tmp_path, KeepRules(newest=5)) as saved:
         for _ in range(4):
             saved.save(state)
             state = update(state)
     for step in range(4):
         kernel = reading.restore_params(tmp_path, step=step)["kernel"]
         np.testing.assert_array_equal(kernel, np.full((512, 512), step))
+
+
+def replace_with_file(folder):
+    folder.rename(folder.with_name("former"))
+    folder.write_text("")
+
+
+def replace_with_system_folder(folder):
+    """Where nobody can write, not even root."""
+    folder.rename(folder.with_name("former"))
+    folder.symlink_to("/proc/self")
+
+
+STATE = TrainState(jnp.int32(0), {"kernel": jnp.ones((4, 4))}, (jnp.zeros(8),))
+
+
+@pytest.mark.parametrize("replace", [replace_with_file, replace_with_system_folder])
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path, replace, capfd):
+    folder = tmp_path / "checkpoints"
+    sentence = f"A checkpoint cannot be written into {folder}: .*; there is no checkpoint yet"
+    with (  # noqa: PT012
+        pytest.raises(checkpoints.SaveError, match=sentence),
+        checkpoints.Checkpoints(tmp_path) as saved,
+    ):
+        saved.save(STATE)
+        saved.last_good()
+        replace(folder)
+        saved.save(STATE.replace(step=jnp.int32(1)))
+    assert capfd.readouterr().err == ""
+    folder.unlink()
+    (tmp_path / "former").rename(folder)
+    with checkpoints.Checkpoints(tmp_path) as saved:
+        same(saved.restore_latest(abstract(STATE)), STATE)
+
+
+def abstract(state):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
+
+
+def fail_in_background(monkeypatch):
+    """As a disk does that is full for a while."""
+
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AtomicRenameTemporaryPath, "finalize", refuse)
+
+
+def test_a_save_that_failed_in_the_background_is_told_at_the_next_log_point(tmp_path, monkeypatch):
+    with checkpoints.Checkpoints(tmp_path) as saved:
+        fail_in_background(monkeypatch)
+        saved.save(STATE)
+        with pytest.raises(checkpoints.SaveError, match="No space left on device"):
+            for _ in range(1000):
+                time.sleep(0.01)
+                assert not saved.due_by_time()
+        assert saved.last_good() == "there is no checkpoint yet"
+        monkeypatch.undo()
+        with pytest.raises(checkpoints.SaveError, match="No space left on device"):
+            saved.save(STATE)  # what Orbax holds after an error is not to be trusted
+
+
+def test_a_save_that_failed_at_the_end_is_an_error(tmp_path, monkeypatch):
+    fail_in_background(monkeypatch)
+    with (
+        pytest.raises(checkpoints.SaveError, match="No space left on device"),
+        checkpoints.Checkpoints(tmp_path) as saved,
+    ):
+        saved.save(STATE)
 
 
 def test_the_manifest_is_plain_json(whole):

@@ -19,7 +19,7 @@ def test_it_learns_reports_and_keeps_the_newest_checkpoints(whole, tmp_path):
     told = losses(folder)
     assert list(told) == [1, 3, 6, 9, 12]
     assert told[12] < 0.6 * told[1]
-    run(tmp_path, keep=2)
+    run(tmp_path, keep={"newest": 2})
     assert saved_steps(tmp_path / "checkpoints") == [8, 12]
 
 

@@ -15,6 +15,8 @@ from simvlm_jax.training.reading import saved_steps
 from standin import losses, run, same
 
 ROOT = Path(__file__).parents[2]
+LARGE = {"hidden": 256}  # its checkpoints have files of 256 KiB
+FULL = {"model": LARGE, "fill_disk_after": 2}
 
 
 def start(*runs, **environment):
@@ -30,8 +32,8 @@ def start(*runs, **environment):
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    """Four processes at the same time: {name: (folder, exit code, stdout, stderr)}."""
-    names = ("devices", "sharded", "step", "save", "term")
+    """Five processes at the same time: {name: (folder, exit code, stdout, stderr)}."""
+    names = ("devices", "sharded", "step", "save", "term", "full")
     folders = {name: tmp_path_factory.mktemp(name) for name in names}
     at = {"signal_at": 9}
     # One of the killed runs compiles for itself, as a run on another day would.
@@ -46,6 +48,9 @@ def processes(tmp_path_factory):
             {"model_dir": folders["step"], "stream": at | {"signal_number": int(signal.SIGKILL)}}
         ),
         "save": start({"model_dir": folders["save"], "kill_within_save": 8}, **cache),
+        "full": start(
+            {"model_dir": folders["full"], "model": LARGE, "fill_disk_after": 2}, **cache
+        ),
         "term": start(
             {
                 "model_dir": folders["term"],
@@ -102,6 +107,19 @@ def test_a_run_killed_within_a_save_goes_on_bit_for_bit(processes, whole):
     same(run(folder), whole[1])
     left = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert left == ["12", "4", "8"]
+
+
+def test_a_full_disk_ends_a_run_which_goes_on_bit_for_bit_once_there_is_room(processes, tmp_path):
+    folder, code, _, errors = processes["full"]
+    assert code == 1, errors
+    sentence = errors.strip().splitlines()[-1]
+    assert f"cannot be written into {folder}/checkpoints: File too large; make room" in sentence
+    assert sentence.endswith(f"the last good checkpoint is {folder}/checkpoints/8.")
+    assert "Traceback" not in errors
+    left = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert left[:2] == ["12.orbax-checkpoint-tmp", "4"]
+    same(run(folder, model=LARGE), run(tmp_path, model=LARGE))
+    assert saved_steps(folder / "checkpoints") == [4, 8, 12]
 
 
 def test_a_terminated_run_saves_exits_with_0_and_goes_on_bit_for_bit(processes, whole):
