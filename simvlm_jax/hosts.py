@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax._src import distributed  # nothing public gives the coordinator's store
 
-from simvlm_jax.errors import UserError
+from simvlm_jax.errors import LostError, UserError
 
 HEARTBEAT_SECONDS = 30
 # The others need so long at most to come to where they tell something: one may have to read more.
@@ -41,7 +41,7 @@ def join(
         meeting_seconds: How long to wait for all to come.
 
     Raises:
-        UserError: If they did not all come, or nothing says who they are.
+        LostError: If they did not all come, or nothing says who they are.
     """
     if joined():
         return
@@ -56,7 +56,7 @@ def join(
         )
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(
+        raise LostError(
             f"The processes of the run did not meet: {reason.rstrip('.')}; give every one the same "
             "--coordinator_address and --process_count and a --process_index of its own."
         ) from error
@@ -93,7 +93,7 @@ def gather(what: str, value: Any) -> list[Any]:
         The values of processes 0, 1, ...
 
     Raises:
-        UserError: If not all came to the same point.
+        LostError: If not all came to the same point.
     """
     if count() == 1:
         return [value]
@@ -105,7 +105,7 @@ def gather(what: str, value: Any) -> list[Any]:
         entries = client.key_value_dir_get(folder)
     except Exception as error:  # jaxlib's own, by way of RuntimeError and ValueError
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
+        raise LostError(
             f"Process {index()} did not hear from all {count()} ({what}): {reason}; start them all "
             "again."
         ) from error

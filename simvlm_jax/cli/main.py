@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What stands after `simvlm` on the command line; None takes it from there.
 
     Returns:
-        The exit code: the verb's own, 2 after bad input, 130 after Ctrl-C.
+        The exit code: the verb's own, 2 after bad input, 75 where another process is lost, 130 after
+        Ctrl-C.
     """
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         print(error, file=sys.stderr)
-        return _left(USER_ERROR)
+        return _left(error.exit_code)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return _left(INTERRUPTED)

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     same = fingerprint.require_same(config, stream.fingerprint())
     if hosts.is_first():
         print(same, file=sys.stderr)
+    folder.require_shared(args.model_dir)
     stream.keep_ledger(args.model_dir)
     given = {"profile": args.profile} if args.profile else {}  # else gin may bind it
     state = configuration.call(

@@ -4,11 +4,14 @@ import difflib
 import hashlib
 import json
 import os
+import secrets
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
 
 # What the parameters mean depends on these: a run cannot go on with others.
@@ -52,6 +55,42 @@ def write_atomic(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def require_shared(model_dir: str | Path) -> Path:
+    """Makes a run's folder, and checks that all processes have the same one; all must call it.
+
+    Raises:
+        UserError: If it cannot be made, is in a bucket, or is another folder for some process.
+    """
+    if "://" in str(model_dir):
+        raise UserError(
+            f"model_dir={model_dir} is not a folder: mount the bucket (Cloud Storage FUSE), or "
+            "share a disk, and give the path that all hosts have it under."
+        )
+    folder, token = Path(model_dir), f".shared-{secrets.token_hex(8)}"
+    hosts.first_does("make the run's folder", lambda: _put_token(folder / token))
+    token = hosts.first_says("the token", token)
+    seen = hosts.gather("the shared folder", (socket.gethostname(), (folder / token).is_file()))
+    if hosts.is_first():
+        (folder / token).unlink()
+    if blind := next((host for host, sees in seen if not sees), None):
+        raise UserError(
+            f"The folder {model_dir} on {blind} is not that of {seen[0][0]}: give one on a disk or "
+            "bucket that all hosts share."
+        )
+    return folder
+
+
+def _put_token(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise UserError(
+            f"The folder {path.parent} cannot be made or written to ({error.strerror}): give "
+            "another model_dir."
+        ) from error
 
 
 def require_same_files(model_dir: Path, files: Mapping[str, bytes]) -> None:

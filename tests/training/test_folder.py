@@ -38,3 +38,23 @@ def test_fixed_files_must_be_there_and_the_same(tmp_path):
     folder.require_same_files(tmp_path, {})
     with pytest.raises(UserError, match="vocabulary.model does not match the checkpoints"):
         folder.require_same_files(tmp_path, {"vocabulary.model": b"w"})
+
+
+def test_a_bucket_is_no_folder():
+    with pytest.raises(UserError, match="gs://bucket/run is not a folder: mount the bucket"):
+        folder.require_shared("gs://bucket/run")
+
+
+def test_a_shared_folder_is_made_and_left_empty(tmp_path):
+    assert folder.require_shared(tmp_path / "new" / "run") == tmp_path / "new" / "run"
+    assert not list((tmp_path / "new" / "run").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file cannot be made or written to"):
+        folder.require_shared(tmp_path / "file")
+
+
+def test_a_folder_that_another_process_does_not_see_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder.hosts, "gather", lambda what, value: [value, ("host-1", False)])
+    monkeypatch.setattr(folder.hosts, "first_says", lambda what, value: value)
+    with pytest.raises(UserError, match="on host-1 is not that of"):
+        folder.require_shared(tmp_path)
