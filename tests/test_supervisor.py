@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from simvlm_jax import supervisor
-from simvlm_jax.children import describe
+from simvlm_jax.children import Child, describe
 from simvlm_jax.cli import main as cli
 
 # What every child can do. Its flags are those that let processes meet; it notes each of its starts.
@@ -173,9 +173,13 @@ def test_a_crash_loop_stops_with_a_sentence(run, attempts):
 
 
 def test_an_older_checkpoint_in_place_of_a_damaged_one_is_no_progress(run):
-    child = "save(9)\nif start > 1: (folder / 'checkpoints/9').rename(folder / str(start))\nend(1)"
+    child = """
+if start == 1: save(3); save(9)
+if start == 2: (folder / 'checkpoints/9').rename(folder / 'damaged')
+end(1)
+"""
     assert run.run(child).returncode == 1
-    assert len(run.starts()) == 4
+    assert len(run.starts()) == 4  # the first made progress, and three did not
 
 
 def test_waits_double_up_to_the_longest(run):
@@ -270,11 +274,33 @@ os.write(1, b"")
     assert b"\none\ntwo\n\xff\nrest\nsupervise: " in done.stderr
 
 
-def test_a_line_without_end_is_neither_kept_nor_lost(run):
-    child = "[os.write(2, b'x' * 50000) for _ in range(200)]; end(1)"
-    call = run.call(child, 2, attempts=1)
-    done = subprocess.run(call, capture_output=True, timeout=30)
-    assert done.stderr.count(b"x") >= 200 * 50000
+@pytest.mark.parametrize(("processes", "written", "seen"), [(None, 3, 3), (2, 10**6, 9 * 10**5)])
+def test_what_has_no_end_of_line_is_passed_on_all_the_same(run, processes, written, seen):
+    child = f"""
+ready()
+for _ in range(0 if index else {written}, 0, -1000): os.write(2, b'x' * min({written}, 1000))
+time.sleep(60)
+"""
+    process, began = run.begin(child, processes), time.monotonic()
+    told = b""
+    while told.count(b"x") < seen:
+        told += os.read(process.stderr.fileno(), 65536)
+    assert time.monotonic() - began < 30  # before it ended
+    process.kill()
+    process.communicate(timeout=20)
+
+
+def test_a_last_word_between_two_looks_is_heard(tmp_path):
+    child = Child([sys.executable, "-c", "import sys; sys.exit('last')"], "it", None)
+    os.waitid(os.P_PID, child._process.pid, os.WEXITED | os.WNOWAIT)
+    read, calls = child._read, []
+    child._read = lambda: calls.append("") or (len(calls) > 1 and read())
+    child.look(1)
+    assert (child.code, child.last_words) == (1, "last")
+
+
+def test_only_the_beginning_of_long_last_words_is_told(run):
+    done = run.run("print('x' * 50000, file=sys.stderr); end(1)", attempts=1)
     assert len(done.stderr.splitlines()[-1]) < 3000
 
 
@@ -359,6 +385,14 @@ def test_under_nohup_a_hangup_is_nothing(run):
     process.terminate()
     process.communicate(timeout=20)
     assert process.returncode == 0 and len(run.starts()) == 1
+
+
+def test_a_child_finds_no_signals_ignored_that_python_ignores(tmp_path):
+    grep = ["grep", "SigIgn", "/proc/self/status"]
+    call = [sys.executable, "-m", "simvlm_jax.cli.main", "supervise", f"--model_dir={tmp_path}"]
+    done = subprocess.run([*call, "--", *grep], capture_output=True, text=True, timeout=30)
+    ignored = int(done.stdout.split()[1], 16)
+    assert not ignored >> (signal.SIGPIPE - 1) & 1
 
 
 def test_children_do_not_outlive_a_killed_supervisor(run):
