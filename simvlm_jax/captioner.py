@@ -14,6 +14,7 @@ import sentencepiece
 
 from simvlm_jax.errors import UserError
 from simvlm_jax.model import PrefixLMModel
+from simvlm_jax.sharing import Replicas, copied_everywhere
 
 EOS_ID = 1
 MAX_LENGTH = 32
@@ -42,10 +43,10 @@ class Captioner:
             vocabulary: Its pieces; ids from the number of pieces on are sentinels, not text.
             max_length: T, the most tokens to generate, end of sequence included.
         """
-        self._vocabulary, self._params, self._max_length = vocabulary, params, max_length
+        self._vocabulary, self._max_length = vocabulary, max_length
         self._text_length = model.config.text_length
         self._one_side = model.config.decoder_only
-        self._predict = jax.jit(model.predict_batch_with_aux)
+        self._predict = Replicas(model.predict_batch_with_aux, copied_everywhere(params))
         self._batch_size = 0
         self.image_size = model.config.image_size
         self.prompt = model.prompt
@@ -92,14 +93,21 @@ class Captioner:
             model, params, vocabulary, max_length or min(MAX_LENGTH, model.config.text_length)
         )
 
+    def rows(self, count: int) -> list[int]:
+        """Which of a batch of so many images this process must know; all, if it is alone."""
+        return [row for row in self._predict.rows(self._size(count)).tolist() if row < count]
+
+    def _size(self, count: int) -> int:
+        return max(self._batch_size, count)
+
     def caption(self, images: np.ndarray, prompt: str) -> list[tuple[str, float]]:
         """Generates after the image and a prompt.
 
         A batch smaller than the largest one so far is filled up to it with blank images, so that
-        only one shape is compiled.
+        only one shape is compiled. Of several processes all call it, and all get all texts.
 
         Args:
-            images: uint8 [B, H, W, 3].
+            images: uint8 [B, H, W, 3]; those that are not in `rows` may be anything.
             prompt: Text for the encoder, after the image; it may be empty.
 
         Returns:
@@ -111,7 +119,7 @@ class Captioner:
         """
         prompt_ids = self._vocabulary.EncodeAsIds(prompt) or [0]
         self._require_length(len(prompt_ids))
-        self._batch_size = max(self._batch_size, len(images))
+        self._batch_size = self._size(len(images))
         missing = self._batch_size - len(images)
         batch = {
             "image": np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)]),
@@ -119,7 +127,7 @@ class Captioner:
             # Only its shape counts: it says how much may be generated.
             "decoder_input_tokens": np.zeros((self._batch_size, self._max_length), np.int32),
         }
-        tokens, aux = jax.device_get(self._predict(self._params, batch))
+        tokens, aux = self._predict(batch)
         texts = [self._text(row) for row in tokens[: len(images)].tolist()]
         return list(zip(texts, aux["scores"].tolist(), strict=False))
 

@@ -29,7 +29,7 @@ def join(
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
     meeting_seconds: int = 300,
 ) -> None:
-    """Meets the other processes; to be called before anything asks JAX for devices.
+    """Meets the other processes, once; to be called before anything asks JAX for devices.
 
     Args:
         coordinator_address: HOST:PORT of process 0; None asks Cloud TPU, SLURM, or the variables
@@ -42,6 +42,8 @@ def join(
     Raises:
         UserError: If they did not all come, or nothing says who they are.
     """
+    if joined():
+        return
     try:
         jax.distributed.initialize(
             coordinator_address,
@@ -120,12 +122,7 @@ def wait_for_all(what: str) -> None:
 
 
 def leave(code: int) -> None:
-    """Ends this process at once, where others are waiting for what it will not do.
-
-    An ordinary end would wait for them, and they for it. So they learn by its missing heartbeat,
-    and end with code 134. A process that is alone goes on to an ordinary end.
-    """
-    if count() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    """Ends this process at once; others that wait for it miss its heartbeat and end with 134."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -4,7 +4,7 @@ This is the only module that imports T5X, and only the gin files under gin/t5x n
 its own loop, checkpoints, evaluation and inference; it calls the model object as it is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.core
@@ -15,7 +15,7 @@ from clu.data.dataset_iterator import ArraySpec, DatasetIterator
 from etils import epath
 
 from simvlm_jax import partitioning
-from simvlm_jax.data.streams import GroupStream
+from simvlm_jax.data.streams import GroupStream, host_groups
 from simvlm_jax.training.folder import model_files
 from simvlm_jax.training.guards import FiniteGuard, Termination
 from t5x import adafactor, checkpoints, gin_utils, trainer, utils
@@ -26,29 +26,29 @@ STEPS_BETWEEN_CHECKS = 100
 class StreamIterator(DatasetIterator):
     """A `GroupStream` from one step on. It has no state to save: the step is its state."""
 
-    def __init__(self, stream: GroupStream, start_step: int, host_count: int) -> None:
+    def __init__(self, stream: GroupStream, start_step: int, groups: Sequence[int]) -> None:
         """Starts the stream.
 
         Args:
-          stream: this host's part of the batches.
+          stream: of the batches.
           start_step: the first step to give.
-          host_count: how many hosts share a batch.
+          groups: this host's part of every batch.
         """
-        self._stream, self._start_step = stream, start_step
+        self._stream, self._start_step, self._groups = stream, start_step, groups
         types = stream.input_types
         self._element_spec = {
-            name: ArraySpec(types[name], (groups // host_count, *rest))
-            for name, (groups, *rest) in stream.input_shapes.items()
+            name: ArraySpec(types[name], (len(groups), *rest))
+            for name, (_, *rest) in stream.input_shapes.items()
         }
         self.reset()
 
     def __next__(self) -> dict[str, Any]:
-        """The next batch, arrays [G / host_count, n, ...]."""
+        """This host's part of the next batch, arrays [groups, n, ...]."""
         return next(self._batches)
 
     def reset(self) -> None:
         """Goes back to the first step."""
-        self._batches = self._stream.batches(self._start_step)
+        self._batches = self._stream.batches(self._start_step, self._groups)
 
     @property
     def element_spec(self) -> dict[str, ArraySpec]:
@@ -81,9 +81,9 @@ def get_dataset(
     """
     del feature_converter_cls, num_epochs, continue_from_last_checkpoint
     start_step = checkpoints.latest_step(model_dir) or 0
-    part = stream(groups=cfg.batch_size, host_index=shard_id, host_count=num_shards)
-    part.keep_ledger(model_dir)
-    return StreamIterator(part, start_step, num_shards)
+    whole = stream(groups=cfg.batch_size)
+    whole.keep_ledger(model_dir)
+    return StreamIterator(whole, start_step, host_groups(cfg.batch_size, shard_id, num_shards))
 
 
 class Trainer(trainer.Trainer):
@@ -142,7 +142,7 @@ class Trainer(trainer.Trainer):
     def _should_stop(self, step: int) -> bool:
         if jax.distributed.is_initialized():
             return jax.experimental.multihost_utils.reached_preemption_sync_point(step)
-        return self._termination.requested
+        return self._termination.reached(step)
 
 
 class JSONLogger(seqio.JSONLogger):

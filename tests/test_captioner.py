@@ -70,9 +70,9 @@ def test_captions_and_scores_are_those_of_the_whole_network(captioner, model_dir
 def test_a_smaller_batch_is_filled_up_and_compiles_nothing(captioner):
     images = pictures(6)
     whole = captioner.caption(images, PROMPT)
-    compiled = captioner._predict._cache_size()
+    compiled = captioner._predict.compiled()
     last = captioner.caption(images[1:3], PROMPT)
-    assert captioner._predict._cache_size() == compiled
+    assert captioner._predict.compiled() == compiled
     assert last == [(text, pytest.approx(score, rel=1e-5)) for text, score in whole[1:3]]
 
 

@@ -14,7 +14,7 @@ FLOORS = (
     {"errors", "children"},
     {"gin_files", "pages", "hosts", "supervisor"},
     {"models", "objectives", "decoding", "data"},
-    {"partitioning"},
+    {"partitioning", "sharing"},
     {"model", "configuration"},
     {"training", "testing"},
     {"evaluation", "captioner", "planning"},  # they open checkpoints, or compile the step

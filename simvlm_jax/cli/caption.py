@@ -3,19 +3,18 @@
 import argparse
 import contextlib
 import glob
-import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from simvlm_jax.cli import options
 from simvlm_jax.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
+    from simvlm_jax.captioner import Captioner
 
 HELP = "caption images with a trained model, as JSON lines"
 EXAMPLE = "simvlm caption --model_dir=runs/demo photo.jpg pictures/ 'more/*.png'"
@@ -39,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="text the caption goes on from (default: the model's)")
     parser.add_argument("--step", type=int, help="which checkpoint (default: the newest)")
     parser.add_argument("--max_length", type=positive, help="most tokens of a caption")
+    options.add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,29 +50,54 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: If there is no image at all, or no model, or nowhere to write.
     """
+    options.join_processes(args)
     paths, failures = find_images(args.paths)
     if not paths:
         raise UserError(failures[0])
-    for sentence in failures:
-        print(sentence, file=sys.stderr)
-    from simvlm_jax.captioner import Captioner  # brings JAX, seconds to import
+    from simvlm_jax import hosts  # brings JAX, seconds to import
+    from simvlm_jax.captioner import Captioner
 
+    tells = hosts.is_first()
+    for sentence in failures if tells else ():
+        print(sentence, file=sys.stderr)
     captioner = Captioner.load(
         args.model_dir, step=args.step, beams=args.beams, max_length=args.max_length
     )
     prompt = captioner.prompt if args.prompt is None else args.prompt
-    progress = _Progress(len(paths))
-    images = _readable(paths, captioner.image_size, progress)
-    with _open(args.output) as output:
-        for batch in _batches(images, args.batch_size):
-            names, pixels = zip(*batch, strict=True)
-            captions = captioner.caption(_stack(pixels), prompt)
-            for name, (caption, score) in zip(names, captions, strict=True):
-                line = {"image": _printable(name), "caption": caption, "score": round(score, 4)}
+    progress = _Progress(len(paths), tells)
+    with _open(args.output if tells else os.devnull) as output:
+        for some in _batches(paths, args.batch_size):
+            for line in _caption(captioner, some, prompt, progress):
                 print(json.dumps(line, ensure_ascii=False), file=output)
             output.flush()
-            progress.show(len(batch))
+            progress.show(len(some))
     return SOME_FAILED if failures or progress.failed else 0
+
+
+def _caption(
+    captioner: "Captioner", paths: Sequence[str], prompt: str, progress: "_Progress"
+) -> Iterator[dict]:
+    """Captions a batch; each process reads its own share of the images."""
+    import numpy as np
+
+    from simvlm_jax import hosts
+    from simvlm_jax.data.pillow_images import load_image
+
+    images = np.zeros((len(paths), *captioner.image_size, 3), np.uint8)
+    failures: dict[str, str] = {}  # by the image's number, a string as JSON wants it
+    for row in captioner.rows(len(paths)):
+        try:
+            images[row] = load_image(paths[row], captioner.image_size)
+        except UserError as error:
+            failures[str(row)] = _printable(str(error))
+    found = {row: s for part in hosts.gather("images", failures) for row, s in part.items()}
+    for _, sentence in sorted(found.items(), key=lambda item: int(item[0])):
+        progress.fail(sentence)
+    if len(found) < len(paths):
+        captions = captioner.caption(images, prompt)
+        for row, (path, (caption, score)) in enumerate(zip(paths, captions, strict=True)):
+            if str(row) not in found:
+                yield {"image": _printable(path), "caption": caption, "score": round(score, 4)}
 
 
 def find_images(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -113,27 +138,9 @@ def _files(path: str) -> Iterator[str]:
                 yield os.path.join(folder, name)
 
 
-def _readable(
-    paths: list[str], image_size: tuple[int, int], progress: "_Progress"
-) -> Iterator[tuple[str, "np.ndarray"]]:
-    from simvlm_jax.data.pillow_images import load_image
-
-    for path in paths:
-        try:
-            yield path, load_image(path, image_size)
-        except UserError as error:
-            progress.fail(_printable(str(error)))
-
-
-def _batches(images: Iterator, size: int) -> Iterator[list]:
-    while batch := list(itertools.islice(images, size)):
-        yield batch
-
-
-def _stack(pixels: Iterable["np.ndarray"]) -> "np.ndarray":
-    import numpy as np
-
-    return np.stack(list(pixels))
+def _batches(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(paths), size):
+        yield paths[start : start + size]
 
 
 def _printable(name: str) -> str:
@@ -157,26 +164,28 @@ def _open(output: str | None) -> Iterator[TextIO]:
 class _Progress:
     """One line on stderr, overwritten as images are done; nothing where nobody watches."""
 
-    def __init__(self, total: int) -> None:
-        self.failed = 0
+    def __init__(self, total: int, tells: bool) -> None:
+        self.failed, self._tells = 0, tells
         self._done, self._total = 0, total
         self._start = time.monotonic()
         self._line = ""
 
     def show(self, count: int) -> None:
         self._done += count
-        if not sys.stderr.isatty():
+        if not (self._tells and sys.stderr.isatty()):
             return
         seconds = time.monotonic() - self._start
-        done = self._done + self.failed
-        left = (self._total - done) * seconds / done
-        line = f"{done}/{self._total} images, {done / seconds:.1f} a second, {left:.0f} s left"
-        end = "\n" if done == self._total else ""
+        left = (self._total - self._done) * seconds / self._done
+        line = f"{self._done}/{self._total} images, {self._done / seconds:.1f} a second"
+        line += f", {left:.0f} s left"
+        end = "\n" if self._done == self._total else ""
         print(f"\r{line:<{len(self._line)}}", end=end, file=sys.stderr, flush=True)
         self._line = line
 
     def fail(self, sentence: str) -> None:
         self.failed += 1
+        if not self._tells:
+            return
         start = "\n" if self._line else ""
         print(f"{start}{sentence}", file=sys.stderr, flush=True)
         self._line = ""

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -14,7 +15,7 @@ from simvlm_jax.errors import UserError
 # Each is a module of this folder with HELP, EXAMPLE, add_arguments(parser) and run(args) -> int,
 # light to import: whatever is heavy is imported inside run.
 VERBS = ("train", "evaluate", "caption", "inspect", "prepare", "compile", "export", "supervise")
-USER_ERROR = 2
+USER_ERROR, DEFECT = 2, 1
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
@@ -57,13 +58,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         print(error, file=sys.stderr)
-        return USER_ERROR
+        return _left(USER_ERROR)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return _left(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _left(DEFECT)
+    except Exception:
+        if _awaited():
+            traceback.print_exc()
+            _left(DEFECT)
+        raise
+
+
+def _awaited() -> bool:
+    """Whether other processes wait for this one: an ordinary end would wait for them, too."""
+    hosts = sys.modules.get("simvlm_jax.hosts")  # JAX takes seconds to import
+    return hosts is not None and hosts.count() > 1
+
+
+def _left(code: int) -> int:
+    """Returns the exit code, unless others wait for this process: then it ends here and now."""
+    if _awaited():
+        sys.modules["simvlm_jax.hosts"].leave(code)
+    return code
 
 
 def _run(arguments: list[str]) -> int:

@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     options.add_gin(parser)
     parser.add_argument("--model_dir", required=True, help="the run's folder; resumed if it exists")
+    options.add_processes(parser)
     parser.add_argument(
         "--profile",
         type=_step_range,
@@ -25,20 +26,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains to the configuration's total_steps."""
+    options.join_processes(args)
     options.load_configuration(args)
-    from simvlm_jax import configuration
-    from simvlm_jax.training import folder, loop
+    from simvlm_jax import configuration, hosts
+    from simvlm_jax.training import fingerprint, folder, loop
 
     configuration.check("loop.train")
-    model = configuration.value("loop.train.model")
-    files = folder.model_files(model) | {"config.gin": configuration.resolved().encode()}
+    model, config = configuration.value("loop.train.model"), configuration.resolved()
+    files = folder.model_files(model) | {"config.gin": config.encode()}
     stream = configuration.value("loop.train.stream")
+    same = fingerprint.require_same(config, stream.fingerprint())
+    if hosts.is_first():
+        print(same, file=sys.stderr)
     stream.keep_ledger(args.model_dir)
     given = {"profile": args.profile} if args.profile else {}  # else gin may bind it
     state = configuration.call(
         loop.train, model=model, stream=stream, model_dir=args.model_dir, extra_files=files, **given
     )
-    print(f"{args.model_dir} is trained to step {int(state.step)}.", file=sys.stderr)
+    if hosts.is_first():
+        print(f"{args.model_dir} is trained to step {int(state.step)}.", file=sys.stderr)
     return 0
 
 

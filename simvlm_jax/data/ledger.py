@@ -1,6 +1,6 @@
 """The ledger of records that could not be used: counted by source and cause, and named.
 
-With a folder it writes `ledger.jsonl` there (`ledger-00001-of-00004.jsonl` on host 1 of 4): one
+With a folder it writes `ledger.jsonl` there (`ledger-00001-of-00004.jsonl` in process 1 of 4): one
 line for each such record, {"step", "source", "shard", "key", "cause"}, the first time it is met.
 """
 
@@ -56,16 +56,16 @@ class FailureLedger:
         self._path: epath.Path | None = None
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
 
-    def open(self, folder: str | Path, host_index: int = 0, host_count: int = 1) -> None:
+    def open(self, folder: str | Path, process_index: int = 0, process_count: int = 1) -> None:
         """Names records in a file of a run's folder from now on, none twice.
 
         Args:
           folder: made if it is not there.
-          host_index: this host.
-          host_count: how many there are; each writes a file of its own.
+          process_index: this process.
+          process_count: how many there are; each writes a file of its own.
         """
-        host = f"-{host_index:05d}-of-{host_count:05d}" if host_count > 1 else ""
-        self._path = epath.Path(folder) / f"ledger{host}.jsonl"  # T5X's folder may be in a bucket
+        part = f"-{process_index:05d}-of-{process_count:05d}" if process_count > 1 else ""
+        self._path = epath.Path(folder) / f"ledger{part}.jsonl"  # T5X's folder may be in a bucket
         if self._path.exists():
             text = self._path.read_text()
             whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last line

@@ -52,20 +52,20 @@ def _epoch_seed(key: int, epoch: int) -> np.ndarray:
     return np.frombuffer(hashlib.sha256(f"{key}/{epoch}".encode()).digest()[:24], np.int64)
 
 
-def positions_of(step: int, per_step: int, host_index: int, host_count: int) -> np.ndarray:
-    """Gives the positions of a host's examples in one step.
+def positions_of(step: int, groups: np.ndarray, groups_in_batch: int, per_group: int) -> np.ndarray:
+    """Gives the positions of the examples that some groups of a batch show.
 
-    Every host takes a contiguous slice of every global batch. Example, 2 hosts, 3 examples each
-    per step: host 1 takes positions 3, 4, 5 in step 0 and 9, 10, 11 in step 1.
+    Example, batches of 4 groups with 2 examples each: groups 2 and 3 of step 0 show positions
+    4, 5 and 6, 7; in step 1 they show 12, 13 and 14, 15.
 
     Args:
       step: counted from 0.
-      per_step: examples that one host takes in one step.
-      host_index: 0 <= host_index < host_count.
-      host_count: number of hosts.
+      groups: int64 [g], 0 <= group < groups_in_batch.
+      groups_in_batch: of all processes together.
+      per_group: examples of the task in a group.
 
     Returns:
-      int64 [per_step].
+      int64 [g * per_group].
     """
-    first = (step * host_count + host_index) * per_step
-    return np.arange(first, first + per_step, dtype=np.int64)
+    first = (step * groups_in_batch + groups) * per_group
+    return (first[:, None] + np.arange(per_group, dtype=np.int64)).reshape(-1)

@@ -5,18 +5,20 @@ paper: 4,096 pairs and 512 documents, so 512 groups of 8 and 1). One leading siz
 means that any slice of a batch, for a host or a microbatch, keeps the counts.
 
 Batch k is a function of (seed, k), so threads make its parts in any order, and those of the
-batches after it before anybody asks.
+batches after it before anybody asks. A process of several makes the groups that its own devices
+hold, and reads nothing else.
 """
 
 import collections
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from simvlm_jax import hosts
 from simvlm_jax.data.images import Augmentation
 from simvlm_jax.data.ledger import FailureLedger
 from simvlm_jax.data.order import locate, order_key, positions_of
@@ -54,8 +56,6 @@ class GroupStream:
         image_size: tuple[int, int],
         seed: int,
         split: str = "train",
-        host_index: int = 0,
-        host_count: int = 1,
         augmentation: Augmentation | None = None,
         ledger: FailureLedger | None = None,
         threads: int | None = None,
@@ -71,21 +71,19 @@ class GroupStream:
           image_size: (height, width) in pixels.
           seed: of the order, the prefixes, and the crops.
           split: of every task.
-          host_index: this host; it takes a contiguous slice of the groups.
-          host_count: number of hosts; must divide `groups`.
           augmentation: of images; by default the mild one.
           ledger: where records that cannot be used are noted; by default one of its own.
           threads: that read and decode; by default one for each core.
 
         Raises:
-          UserError: groups that the hosts do not divide, an unknown task or split, an empty
-            source, lengths that do not fit a task, or a task that filters or multiplies examples.
+          UserError: no group, an unknown task or split, an empty source, lengths that do not fit
+            a task, or a task that filters or multiplies examples.
         """
-        check_layout(pairs, documents, groups, host_index, host_count)
+        check_layout(pairs, documents, groups)
         if threads is not None and threads < 1:
             raise UserError(f"threads={threads} must be 1 or more, or None for one for each core.")
         self.ledger = ledger or FailureLedger()
-        self._groups, self._host_index, self._host_count = groups, host_index, host_count
+        self._groups = groups
         self._threads = threads or len(os.sched_getaffinity(0))
         self._parts: list[_Part] = []
         self._sizes = {"": sum(pairs.values()), DOCUMENT_PREFIX: sum(documents.values())}
@@ -100,7 +98,7 @@ class GroupStream:
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every array of the global batch (all hosts)."""
+        """Shape of every array of the global batch (all processes)."""
         return {name: (self._groups, *shape) for name, (shape, _) in self._specification().items()}
 
     @property
@@ -110,10 +108,16 @@ class GroupStream:
 
     def keep_ledger(self, folder: str | Path) -> None:
         """Writes the records that cannot be used to `ledger.jsonl` in a run's folder."""
-        self.ledger.open(folder, self._host_index, self._host_count)
+        self.ledger.open(folder, hosts.index(), hosts.count())
+
+    def fingerprint(self) -> dict[str, str]:
+        """Tells by task what data this process would read, to be compared with others'."""
+        return {part.examples.name: part.examples.fingerprint() for part in self._parts}
 
     def report(self) -> dict[str, float]:
         """Returns what a run's log should tell of its data, as of the newest batch.
+
+        All processes must call it, for it counts what each has read.
 
         Returns:
           `epoch/TASK`: how often a task's records were shown, in epochs; `pad_share`: of the text
@@ -126,59 +130,64 @@ class GroupStream:
             / len(part.examples)
             for part in self._parts
         }
-        if self._places:
-            report["pad_share"] = 1 - self._tokens / self._places
-        return report | {"unusable": float(self.ledger.counts.total())}
+        counts = [int(self._tokens), self._places, self.ledger.counts.total()]
+        tokens, places, unusable = map(sum, zip(*hosts.gather("data", counts), strict=True))
+        if places:
+            report["pad_share"] = 1 - tokens / places
+        return report | {"unusable": float(unusable)}
 
-    def batches(self, start_step: int = 0) -> Iterator[Batch]:
-        """Yields this host's part of the batches of start_step, start_step + 1, ...
+    def batches(self, start_step: int = 0, groups: Sequence[int] | None = None) -> Iterator[Batch]:
+        """Yields the batches of start_step, start_step + 1, ..., or some groups of each.
 
         Args:
           start_step: the first step to give; later ones cost no more to reach.
+          groups: which of the G groups, in this order; None gives all.
 
         Yields:
-          Arrays [G / host_count, n, ...], named as the model's features; those of documents begin
-          with `document_`.
+          Arrays [groups, n, ...], named as the model's features; those of documents begin with
+          `document_`.
 
         Raises:
           UserError: too many records cannot be used.
         """
         if start_step < 0:
             raise UserError(f"There is no step {start_step}; they count from 0.")
+        chosen = np.array(range(self._groups) if groups is None else groups, np.int64)
         pool = ThreadPoolExecutor(self._threads, "batches")
         pending: collections.deque[tuple[int, Batch, list[Future]]] = collections.deque()
         step = start_step
         try:
             while True:
                 while len(pending) <= BATCHES_AHEAD:
-                    pending.append((step, *self._begin(step, pool)))
+                    pending.append((step, *self._begin(step, chosen, pool)))
                     step += 1
                 yield self._finish(*pending.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _begin(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future]]:
-        """Allocates a batch and sends its parts to the threads."""
-        local = self._groups // self._host_count
+    def _begin(
+        self, step: int, chosen: np.ndarray, pool: ThreadPoolExecutor
+    ) -> tuple[Batch, list[Future]]:
+        """Allocates a batch of the chosen groups and sends its parts to the threads."""
         batch = {
-            name: np.empty((local, *shape), dtype)
+            name: np.empty((len(chosen), *shape), dtype)
             for name, (shape, dtype) in self._specification().items()
         }
         jobs = []
         for part in self._parts:
             # Many for each call, which has a cost of its own, but work for every thread.
-            rows = local * part.count * BATCHES_AHEAD // self._threads
+            rows = len(chosen) * part.count * BATCHES_AHEAD // self._threads
             groups_at_once = max(1, min(max(rows, FEWEST_ROWS), MOST_ROWS) // part.count)
-            for first in range(0, local, groups_at_once):
-                groups = slice(first, min(first + groups_at_once, local))
-                jobs.append(pool.submit(self._fill, step, part, batch, groups))
+            for first in range(0, len(chosen), groups_at_once):
+                places = slice(first, min(first + groups_at_once, len(chosen)))
+                jobs.append(pool.submit(self._fill, step, part, batch, chosen, places))
         return batch, jobs
 
-    def _fill(self, step: int, part: _Part, batch: Batch, groups: slice) -> list:
-        """Makes one task's examples for some of a batch's groups."""
-        local = self._groups // self._host_count * part.count
-        rows = slice(groups.start * part.count, groups.stop * part.count)
-        positions = positions_of(step, local, self._host_index, self._host_count)[rows]
+    def _fill(
+        self, step: int, part: _Part, batch: Batch, chosen: np.ndarray, groups: slice
+    ) -> list:
+        """Makes one task's examples for some of a batch's chosen groups."""
+        positions = positions_of(step, chosen[groups], self._groups, part.count)
         epochs, indices = locate(positions, len(part.examples), part.key)
         places = slice(part.first, part.first + part.count)
         wanted = {
@@ -196,7 +205,7 @@ class GroupStream:
 
     def _finish(self, step: int, batch: Batch, jobs: list[Future]) -> Batch:
         failures = [failure for job in jobs for failure in job.result()]
-        examples = sum(self._sizes.values()) * (self._groups // self._host_count)
+        examples = sum(self._sizes.values()) * len(next(iter(batch.values())))
         self.ledger.note(step, examples, failures)
         self._step = step + 1
         for name, array in batch.items():
@@ -213,14 +222,8 @@ class GroupStream:
         }
 
 
-def check_layout(
-    pairs: Mapping[str, int],
-    documents: Mapping[str, int],
-    groups: int,
-    host_index: int,
-    host_count: int,
-) -> None:
-    """Checks that the tasks of a group, the groups and the hosts fit one another.
+def check_layout(pairs: Mapping[str, int], documents: Mapping[str, int], groups: int) -> None:
+    """Checks that the tasks of a group and the groups fit one another.
 
     Raises:
       UserError: they do not.
@@ -235,10 +238,22 @@ def check_layout(
         raise UserError(
             f"A group needs at least one task, and at least one example of each, not {tasks}."
         )
+    if groups < 1:
+        raise UserError(f"A batch of {groups} groups is none; use 1 or more.")
+
+
+def host_groups(groups: int, host_index: int, host_count: int) -> range:
+    """The contiguous slice of a batch's groups that T5X wants of a host.
+
+    Raises:
+      UserError: there is no such host, or the hosts do not divide the groups.
+    """
     if not 0 <= host_index < host_count:
         raise UserError(f"There is no host {host_index} among {host_count}; they count from 0.")
-    if groups < 1 or groups % host_count:
+    if groups % host_count:
         raise UserError(
             f"A batch of {groups} groups cannot be divided over {host_count} hosts; use a multiple "
             f"of {host_count} groups."
         )
+    local = groups // host_count
+    return range(host_index * local, (host_index + 1) * local)

@@ -4,6 +4,7 @@ This stands where seqio would shard, cache, repeat and shuffle. A bad record kee
 empty record takes it, and its example weighs nothing.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,6 +24,7 @@ from simvlm_jax.errors import UserError
 Arrays = dict[str, np.ndarray]
 Causes = dict[int, str]  # by row
 TEXTS = ("inputs", "targets")
+FINGERPRINTED = 8  # records that are read for it
 UNREPEATABLE = ("Shuffle", "Random", "StatefulRandom", "StatefulUniform", "TruncatedNormal")  # ops
 NO_TEXT = "it has no text to learn from (blank, not UTF-8, or over a megabyte)"
 
@@ -72,6 +74,16 @@ class TaskExamples:
     def __len__(self) -> int:
         """Returns the number of records, so of examples in an epoch."""
         return len(self._records)
+
+    def fingerprint(self) -> str:
+        """Says in 16 letters what the records are, by their shards' names and some of them."""
+        whole = hashlib.sha256()
+        for shard, end in zip(self._records.shards, self._records.ends, strict=True):
+            whole.update(f"{shard.rsplit('/', 1)[-1]} {end}\0".encode(errors="surrogateescape"))
+        spread = np.unique(np.linspace(0, len(self) - 1, FINGERPRINTED, dtype=np.int64))
+        for record in self._records.read(spread):
+            whole.update(record if isinstance(record, bytes) else record.cause.encode())
+        return whole.hexdigest()[:16]
 
     def features(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Returns (shape, dtype) of every array of one example."""

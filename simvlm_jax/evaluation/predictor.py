@@ -1,5 +1,7 @@
 """A trained run applied to whole splits: texts, scores and losses.
 
+Of several processes each runs its rows of every batch, and each gets all results.
+
 Dimension letters: N examples of a split, B batch, T tokens.
 """
 
@@ -7,12 +9,12 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from simvlm_jax.data.plain import evaluation_examples, plain_batches
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
 from simvlm_jax.model import PrefixLMModel
+from simvlm_jax.sharing import Replicas, copied_everywhere
 from simvlm_jax.training.folder import read_file
 from simvlm_jax.training.pretrained import require_same_vocabulary
 from simvlm_jax.training.reading import restore_params
@@ -28,7 +30,7 @@ class Predictor:
 
         Args:
           model_dir: holds model_config.json, vocabulary.model and checkpoints.
-          batch_size: examples run at once.
+          batch_size: examples run at once; the devices have to divide it, so it may grow.
 
         Raises:
           UserError: it is no run's folder, or its vocabulary is not the prepared data's.
@@ -36,10 +38,10 @@ class Predictor:
         values = json.loads(read_file(model_dir, "model_config.json"))
         require_same_vocabulary(model_dir)
         self.model = PrefixLMModel.from_json(values)
-        self.params = restore_params(model_dir)
-        self.batch_size = batch_size
-        self._predict = jax.jit(self.model.predict_batch_with_aux)
-        self._evaluate = jax.jit(self.model.eval_fn)
+        params = copied_everywhere(restore_params(model_dir))
+        self._predict = Replicas(self.model.predict_batch_with_aux, params)
+        self._evaluate = Replicas(self.model.eval_fn, params)
+        self.batch_size = self._predict.padded(batch_size)
 
     def split(self, task: str, split: str, lengths: Mapping[str, int]) -> tuple[Arrays, list[dict]]:
         """A whole split as the model's features [N, ...] and each example's texts."""
@@ -51,15 +53,15 @@ class Predictor:
 
     def generate(self, arrays: Arrays) -> tuple[list[str], np.ndarray]:
         """Texts after each example's prefix, and their scores float32 [N]."""
-        parts = self._over_batches(lambda batch: self._predict(self.params, batch), arrays)
+        parts = self._over_batches(self._predict, arrays)
         texts = [decode(row) for tokens, _ in parts for row in tokens]
         count = len(arrays["decoder_target_tokens"])
         return texts[:count], np.concatenate([aux["scores"] for _, aux in parts])[:count]
 
     def loss(self, arrays: Arrays) -> float:
         """Mean negative log-likelihood per real target token, in nats."""
-        parts = self._over_batches(lambda batch: self._evaluate(self.params, batch)[1], arrays)
-        metrics = [part["loss"] for part in parts]
+        parts = self._over_batches(self._evaluate, arrays)
+        metrics = [part["loss"] for _, part in parts]
         return float(sum(m.total for m in metrics) / sum(m.count for m in metrics))
 
     def _over_batches(self, function: Callable, arrays: Arrays) -> list:
@@ -73,7 +75,7 @@ class Predictor:
                 name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
                 for name, array in batch.items()
             }
-            results.append(jax.device_get(function(batch)))
+            results.append(function(batch))
         return results
 
 

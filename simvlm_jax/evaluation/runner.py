@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from simvlm_jax import hosts
 from simvlm_jax.data.paths import SUMMARY_NAME, data_dir
 from simvlm_jax.evaluation.evaluations import Evaluation
 from simvlm_jax.evaluation.report import write_report
@@ -22,6 +23,8 @@ BEGAN = time.monotonic()
 
 def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Evaluates, unless this very run was evaluated with these settings before.
+
+    Of several processes all call it; the first one writes.
 
     Args:
       model_dir: the run's folder; metrics.json and report/index.html are written into it.
@@ -41,11 +44,11 @@ def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]
     if metrics_file.is_file() and report_file.is_file():
         metrics = json.loads(metrics_file.read_text())
         if metrics.get("fingerprint") == fingerprint:
-            print(f"{metrics_file} is up to date.", file=sys.stderr)
+            _tell(f"{metrics_file} is up to date.")
             return metrics
     sections, samples = {}, []
     for number, evaluation in enumerate(evaluations, 1):
-        print(f"evaluating {evaluation.name} ({number}/{len(evaluations)})", file=sys.stderr)
+        _tell(f"evaluating {evaluation.name} ({number}/{len(evaluations)})")
         sections[evaluation.name], shown = evaluation.run(folder)
         samples.extend(shown)
     metrics = {
@@ -53,10 +56,16 @@ def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]
         **sections,
         "fingerprint": fingerprint,
     }
-    shown_metrics = {name: value for name, value in metrics.items() if name != "fingerprint"}
-    write_report(report_file, "SimVLM", shown_metrics, _curves(folder), samples)
-    write_atomic(metrics_file, json.dumps(metrics, indent=2).encode())
+    if hosts.is_first():
+        shown_metrics = {name: value for name, value in metrics.items() if name != "fingerprint"}
+        write_report(report_file, "SimVLM", shown_metrics, _curves(folder), samples)
+        write_atomic(metrics_file, json.dumps(metrics, indent=2).encode())
     return metrics
+
+
+def _tell(line: str) -> None:
+    if hosts.is_first():
+        print(line, file=sys.stderr)
 
 
 def _fingerprint(folder: Path, config_text: str) -> str:

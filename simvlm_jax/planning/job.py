@@ -39,7 +39,7 @@ def batch_shapes(stream: Mapping[str, Any]) -> Shapes:
       UserError: tasks, groups or lengths do not fit one another.
     """
     groups, pairs, documents = (stream[name] for name in ("groups", "pairs", "documents"))
-    check_layout(pairs, documents, groups, 0, 1)
+    check_layout(pairs, documents, groups)
     converter = SimVLMFeatureConverter(image_size=stream["image_size"])
     sides = [("", pairs, "pair_lengths"), (DOCUMENT_PREFIX, documents, "document_lengths")]
     found = {

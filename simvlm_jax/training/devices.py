@@ -3,33 +3,33 @@
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-
-import jax
-from jax.sharding import Sharding
+from typing import Any
 
 from simvlm_jax.errors import UserError
+from simvlm_jax.sharing import Share
 
 
-def prefetch(batches: Iterator[dict], count: int, sharding: Sharding) -> Iterator[Future[dict]]:
-    """Takes batches in a thread, one ahead of the one in use, and puts them on the devices.
+def prefetch(stream: Any, start: int, end: int, share: Share) -> Iterator[Future[dict]]:
+    """Takes the share's batches in a thread, one ahead of the one in use, and puts them in place.
 
-    At its end, and when it is closed, it ends the thread and closes `batches`, if that can be.
+    At its end, and when it is closed, it ends the thread and closes the batches, if that can be.
 
     Args:
-        batches: Dictionaries of arrays whose first axis is the groups.
-        count: How many to take.
-        sharding: Of every array.
+        stream: Offers `batches(start_step, groups)`, dictionaries of arrays [groups, ...].
+        start: The step of the first batch.
+        end: The step after the last one.
+        share: Puts them on the devices.
 
     Yields:
-        Futures of the same dictionaries, on the devices: so the reader knows whether it has to
-        wait. Their results raise what `batches` raises, and a UserError if there are fewer batches
-        than `count`.
+        Futures of the global arrays: so the reader knows whether it has to wait. Their results
+        raise what the stream raises, and a UserError if there are fewer batches.
     """
+    batches, count = stream.batches(start, share.groups), end - start
 
     def take(left: int) -> dict:
         if (batch := next(batches, None)) is None:
             raise UserError(f"The data ended {left} steps before the run: it must repeat.")
-        return jax.device_put(batch, sharding)
+        return share.place(batch)
 
     with contextlib.ExitStack() as stack:
         stack.callback(getattr(batches, "close", lambda: None))

@@ -1,5 +1,6 @@
-"""What stops a run early: a loss that is no number any more, and a polite request to end."""
+"""What stops a run early: a loss that is no number, a polite request to end, or no step at all."""
 
+import faulthandler
 import signal
 import sys
 import threading
@@ -11,7 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
+from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
 
 
@@ -19,13 +22,13 @@ class NonFiniteError(UserError):
     """The loss, a gradient or a parameter became infinite or not a number."""
 
 
-def require_counts(total_steps: int, **counts: int) -> None:
+def require_counts(total_steps: int, checkpoint_every: int, log_every: int, keep: int) -> None:
     """Checks that every argument is a whole number above 0.
 
     Raises:
         UserError: With the first that is not.
     """
-    for name, value in {"total_steps": total_steps, **counts}.items():
+    for name, value in locals().items():
         if not isinstance(value, int) or value < 1:
             raise UserError(f"{name}={value!r} is not a whole number above 0: set one.")
 
@@ -90,14 +93,14 @@ def _finite(array: jax.Array) -> jax.Array:
 
 
 class Termination:
-    """A context in which SIGTERM only sets the flag `requested`, to be polled once a step.
+    """A context in which SIGTERM only asks for an end, which the loop asks for once a step.
 
     The former handler comes back at the end; if SIGTERM came, the process then leaves with exit
     code 0. Python takes signal handlers in its main thread alone; in any other thread this context
     does nothing.
     """
 
-    requested = False
+    _requested = False
 
     def __enter__(self) -> "Termination":
         """Takes SIGTERM over."""
@@ -114,9 +117,69 @@ class Termination:
         """
         if self._in_main_thread:
             signal.signal(signal.SIGTERM, self._former or signal.SIG_DFL)
-        if self.requested and error is None:
-            print("Stopped by SIGTERM; run again to go on from here.", file=sys.stderr)
-            raise SystemExit(0)
+        self._leave(error)
+
+    def reached(self, step: int) -> bool:
+        """Whether the run is to end after this step."""
+        del step
+        return self._requested
 
     def _request(self, _: int, __: FrameType | None) -> None:
-        self.requested = True
+        self._requested = True
+
+    def _leave(self, error: type | None) -> None:
+        if self._requested and error is None:
+            if hosts.is_first():
+                print("Stopped by SIGTERM; run again to go on from here.", file=sys.stderr)
+            raise SystemExit(0)
+
+
+class SharedTermination(Termination):
+    """The same for processes that met: SIGTERM to one of them ends all, after the same step.
+
+    JAX listens for it itself from the meeting on, and a handler of ours would take that away.
+    """
+
+    def __enter__(self) -> "SharedTermination":
+        """Leaves SIGTERM to JAX."""
+        return self
+
+    def __exit__(self, error: type | None, *_: Any) -> None:
+        """Raises SystemExit as `Termination` does."""
+        self._leave(error)
+
+    def reached(self, step: int) -> bool:
+        """Whether the run is to end after this step; all must ask after each."""
+        self._requested = multihost_utils.reached_preemption_sync_point(step)
+        return self._requested
+
+
+def termination() -> Termination:
+    """Makes the one that fits: processes that met listen together."""
+    return SharedTermination() if hosts.joined() else Termination()
+
+
+class Watchdog:
+    """A context that ends the process, with the stacks of its threads, if no step ends for long.
+
+    What hangs one process (a file system, a device) lets all others wait in a collective, whose
+    heartbeats go on: without this they would for ever. The exit code is 1.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        """Waits for so many minutes, which have to do for compiling too."""
+        self._seconds = 60 * minutes
+
+    def __enter__(self) -> "Watchdog":
+        """Begins to wait."""
+        self.beat()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Waits no longer."""
+        faulthandler.cancel_dump_traceback_later()
+
+    def beat(self) -> None:
+        """Begins anew."""
+        # Its thread is none of Python's: it also ends a process whose interpreter is held.
+        faulthandler.dump_traceback_later(self._seconds, exit=True, file=sys.__stderr__)

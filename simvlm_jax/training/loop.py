@@ -8,10 +8,12 @@ One step, in this order:
   5. at a log point, after the first step, at the end: fetch and check what was noted, report it;
   6. at a checkpoint, at the end and after SIGTERM: check the parameters, save in the background.
 After SIGTERM the run then leaves with exit code 0, once the save is done.
+
+Of several processes each does all this in the same order, reads its share of the data, and saves
+its share of the state. The first alone tells, and writes what only one should.
 """
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -20,13 +22,15 @@ from typing import Any
 import jax
 import optax
 
-from simvlm_jax.partitioning import Partitioner, describe
-from simvlm_jax.training import devices, folder, profiling, t5x_checkpoints, t5x_format
+from simvlm_jax import hosts
+from simvlm_jax.partitioning import Partitioner
+from simvlm_jax.sharing import Share
+from simvlm_jax.training import devices, folder, guards, opening, profiling, t5x_checkpoints
 from simvlm_jax.training.checkpoints import Checkpoints
-from simvlm_jax.training.guards import FiniteGuard, Termination, require_counts, require_not_behind
-from simvlm_jax.training.progress import Progress
+from simvlm_jax.training.progress import Progress, progress
 from simvlm_jax.training.state import TrainState, abstract_state, create_state, lay_out
 from simvlm_jax.training.step import compile_step
+from simvlm_jax.training.t5x_format import steps as t5x_steps
 
 
 def train(
@@ -44,6 +48,7 @@ def train(
     partitioner: Partitioner | None = None,
     tensorboard: bool = True,
     profile: tuple[int, int] | None = None,
+    patience_minutes: float = 30,
 ) -> TrainState:
     """Trains to `total_steps` in a folder, from where its newest checkpoint stands.
 
@@ -52,8 +57,7 @@ def train(
     Args:
         model: Offers `loss_fn`, `get_initial_variables` and `train_flops`.
         optimizer: Any optax transform.
-        stream: Offers `batches(start_step)`, `input_shapes`, `input_types` and `report()`; the
-            first axis of every leaf is shared out over the devices.
+        stream: Offers `batches(start_step, groups)`, `input_shapes`, `input_types`, `report()`.
         model_dir: The run's folder.
         total_steps: Batches in the whole run, the resumed part included.
         seed: Of the initial parameters and of dropout.
@@ -65,56 +69,59 @@ def train(
         partitioner: Lays everything out on the devices; by default each has all parameters.
         tensorboard: Writes TensorBoard events too.
         profile: Traces from the first of these steps to before the second, counted from 1.
+        patience_minutes: A step that takes longer, compiling included, ends the process (code 1).
 
     Raises:
-        UserError: If a number is out of range, the groups do not divide over the devices, the
-            folder is another configuration's or past `total_steps`, or a loss is not finite.
+        UserError: If something does not fit (the sentence says what), or a loss is not finite.
         SystemExit: With code 0, after SIGTERM.
     """
-    require_counts(total_steps, checkpoint_every=checkpoint_every, log_every=log_every, keep=keep)
+    guards.require_counts(total_steps, checkpoint_every, log_every, keep)
     profiler = profiling.profiler(profile, model_dir, total_steps)
     layout = lay_out(model, stream, partitioner or Partitioner())
-    print(f"mesh {describe(layout.sizes)}", file=sys.stderr)
+    share = Share(layout.by_group, next(iter(stream.input_shapes.values()))[0])
+    flops = model.train_flops(stream.input_shapes)
+    opening.tell(layout, share, flops)
     target = abstract_state(model, optimizer, stream, layout)
     # In this order: the last save is done before SIGTERM can end the process again.
-    with Termination() as termination, Checkpoints(model_dir, keep) as checkpoints, profiler:
+    with guards.termination() as termination, Checkpoints(model_dir, keep) as checkpoints, profiler:
         state = _restore(checkpoints, target, Path(model_dir), total_steps, extra_files or {})
         state = state or create_state(model, optimizer, stream, target, seed, initial_params)
         if (start := int(state.step)) < total_steps:
             step_function = compile_step(model, optimizer, target, layout, seed)
-            flops = model.train_flops(stream.input_shapes)
-            batches = devices.prefetch(stream.batches(start), total_steps - start, layout.by_group)
-            told = Progress(model_dir, start, total_steps, flops, tensorboard, stream.report)
-            with told as progress, contextlib.closing(batches):
-                guards = termination, checkpoints, progress, profiler
-                state = _run(step_function, state, batches, *guards, checkpoint_every, log_every)
-    return state
+            told = progress(model_dir, start, total_steps, flops, tensorboard, stream.report)
+            batches = devices.prefetch(stream, start, total_steps, share)
+            parts = termination, checkpoints, told, profiler, guards.Watchdog(patience_minutes)
+            return _run(step_function, state, batches, *parts, checkpoint_every, log_every)
+        return state
 
 
 def _run(
     step_function: Callable,
     state: TrainState,
     batches: Iterator[Future[dict]],
-    termination: Termination,
+    termination: guards.Termination,
     checkpoints: Checkpoints,
-    progress: Progress,
+    told: Progress,
     profiler: profiling.NoProfiler,
+    watchdog: guards.Watchdog,
     checkpoint_every: int,
     log_every: int,
 ) -> TrainState:
-    guard, previous, start, last = FiniteGuard(), None, progress.start, progress.total
-    with contextlib.closing(profiler.steps(progress.watch(batches), start + 1)) as steps:
+    guard, previous, start, last = guards.FiniteGuard(), None, told.start, told.total
+    steps = profiler.steps(told.watch(batches), start + 1)
+    with told, contextlib.closing(batches), watchdog, contextlib.closing(steps):
         for step, batch in steps:
             state, loss, norm, metrics = step_function(state, batch)
             guard.watch(step, loss, norm)
-            progress.add(metrics)
+            told.add(metrics)
             profiler.watch(loss, norm)
             jax.block_until_ready(previous)
             previous = loss
-            ending = step == last or termination.requested
+            watchdog.beat()
+            ending = termination.reached(step) or step == last
             if ending or step == start + 1 or step % log_every == 0:
                 guard.check(checkpoints.last_good)
-                progress.report(step)
+                told.report(step)
             if ending or step % checkpoint_every == 0:
                 guard.check(checkpoints.last_good, state.params)
                 checkpoints.save(state)
@@ -130,11 +137,11 @@ def _restore(
     total_steps: int,
     extra_files: Mapping[str, bytes],
 ) -> TrainState | None:
-    if checkpoints.steps() or t5x_format.steps(model_dir):
+    if checkpoints.steps() or t5x_steps(model_dir):
         folder.require_same_files(model_dir, extra_files)
     state = checkpoints.restore_latest(target) or t5x_checkpoints.restore_latest(model_dir, target)
     step = 0 if state is None else int(state.step)
-    require_not_behind(total_steps, step, model_dir)
-    if step < total_steps:
+    guards.require_not_behind(total_steps, step, model_dir)
+    if step < total_steps and hosts.is_first():
         folder.write_files(model_dir, extra_files)
     return state

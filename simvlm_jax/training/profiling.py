@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
 
 FOLDER = "profile"
@@ -81,7 +82,11 @@ class Profiler(NoProfiler):
     def _trace(self, start: int) -> Iterator[None]:
         # What the devices still do belongs to the step before: it must not be in the trace.
         jax.block_until_ready(self._results)
-        jax.profiler.start_trace(self._folder)
+        options = jax.profiler.ProfileOptions()
+        # The markers and the operations' names come from elsewhere; a trace of Python's own calls
+        # hooks into every thread, TensorFlow's among them, and has crashed a run.
+        options.python_tracer_level = 0
+        jax.profiler.start_trace(self._folder, profiler_options=options)
         self._traced = True
         try:
             yield
@@ -108,8 +113,8 @@ def profiler(profile: tuple[int, int] | None, model_dir: str | Path, total: int)
     Raises:
         UserError: If these are no steps of the run.
     """
-    if profile is None:
-        return NoProfiler()
+    if profile is None or not hosts.is_first():
+        return NoProfiler()  # what one process of several does is what all do
     start, stop = bounds(profile)
     if stop > total + 1:
         raise UserError(

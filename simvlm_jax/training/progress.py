@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from simvlm_jax import hosts
 from simvlm_jax.training.folder import write_atomic
 
 COUNTS = ("examples", "tokens")  # metrics that count; they are told as rates
@@ -23,37 +24,30 @@ WAITING_TOLD = 0.05
 
 
 class Progress:
-    """Gathers metrics on the device and reports them at log points, as a context."""
+    """Gathers metrics on the devices and measures time between log points, as a context.
+
+    One process of several tells them, by `Told`; to the others this is all.
+    """
 
     def __init__(
         self,
-        model_dir: str | Path,
         start: int,
         total: int,
         flops_per_step: float,
-        tensorboard: bool = True,
         data_report: Callable[[], dict[str, float]] = dict,
     ) -> None:
-        """Opens the run's records and forgets what they say of steps beyond the start.
+        """Starts the clock.
 
         Args:
-            model_dir: The run's folder.
             start: The step that was restored, or 0.
             total: The run's last step.
             flops_per_step: Floating-point operations of a step, forward and backward.
-            tensorboard: Writes events to model_dir/tensorboard too.
             data_report: Says at each report what else to tell of the data, numbers by name.
         """
-        self._data_report, self._waited = data_report, 0.0
         self.start, self.total = start, total
-        model_dir = self._folder = Path(model_dir)
-        self._flops = flops_per_step
+        self._flops, self._data_report = flops_per_step, data_report
         self._pending: list[dict] = []
-        self._starting = True
-        self._former_seconds = _former_seconds(model_dir / "training.json")
-        self._losses = model_dir / "losses.jsonl"
-        _forget(self._losses, start)
-        self._writer = _summary_writer(model_dir / "tensorboard") if tensorboard else None
+        self._waited, self._starting = 0.0, True
         self._began = self._reported = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -61,9 +55,7 @@ class Progress:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """Closes TensorBoard's file."""
-        if self._writer:
-            self._writer.close()
+        """Has nothing to close."""
 
     def watch(self, batches: Iterator[Future[dict]]) -> Iterator[dict]:
         """Yields the batches and measures how long the devices wait for them."""
@@ -80,8 +72,8 @@ class Progress:
         """Notes the clu metrics of one step without waiting for them."""
         self._pending.append(metrics)
 
-    def report(self, step: int) -> None:
-        """Merges what was noted since the last report and tells it everywhere."""
+    def report(self, step: int) -> dict[str, float]:
+        """Merges what was noted since the last report, tells it, and returns its means by name."""
         pending, self._pending = jax.device_get(self._pending), []
         now = time.monotonic()
         seconds, self._reported = now - self._reported, now
@@ -99,18 +91,62 @@ class Progress:
         else:
             ending = f"eta {_duration((self.total - step) * seconds / len(pending))}"
         self._starting = False
+        self._tell(step, values, rates, ending)
+        return values
+
+    def _tell(self, step: int, values: dict, rates: dict, ending: str) -> None:
+        """Another process does."""
+
+
+class Told(Progress):
+    """Progress that is printed and written into the run's folder."""
+
+    def __init__(self, model_dir: str | Path, tensorboard: bool, *arguments: Any) -> None:
+        """Opens the run's records and forgets what they say of steps beyond the start.
+
+        Args:
+            model_dir: The run's folder.
+            tensorboard: Writes events to model_dir/tensorboard too.
+            *arguments: Those of `Progress`.
+        """
+        super().__init__(*arguments)
+        self._folder = Path(model_dir)
+        self._former_seconds = _former_seconds(self._folder / "training.json")
+        self._losses = self._folder / "losses.jsonl"
+        _forget(self._losses, self.start)
+        self._writer = _summary_writer(self._folder / "tensorboard") if tensorboard else None
+
+    def __exit__(self, *_: Any) -> None:
+        """Closes TensorBoard's file."""
+        if self._writer:
+            self._writer.close()
+
+    def _tell(self, step: int, values: dict, rates: dict, ending: str) -> None:
         print(progress_line(step, self.total, values, rates, ending), file=sys.stderr)
         with self._losses.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         record = {
             "steps": step,
             "total_steps": self.total,
-            "seconds": round(self._former_seconds + now - self._began, 3),
+            "seconds": round(self._former_seconds + self._reported - self._began, 3),
         }
         write_atomic(self._folder / "training.json", json.dumps(record).encode())
         if self._writer:
             self._writer.write_scalars(step, values | rates)
             self._writer.flush()
+
+
+def progress(
+    model_dir: str | Path,
+    start: int,
+    total: int,
+    flops_per_step: float,
+    tensorboard: bool = True,
+    data_report: Callable[[], dict[str, float]] = dict,
+) -> Progress:
+    """Makes what the first of several processes tells, or another one does not; see `Progress`."""
+    arguments = start, total, flops_per_step, data_report
+    return Told(model_dir, tensorboard, *arguments) if hosts.is_first() else Progress(*arguments)
 
 
 def progress_line(step: int, total: int, values: dict, rates: dict, ending: str) -> str:

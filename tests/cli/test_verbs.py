@@ -93,12 +93,13 @@ def test_the_loss_is_that_of_a_plain_computation(folders, metrics):
     import numpy as np
 
     from simvlm_jax.evaluation.predictor import Predictor
+    from simvlm_jax.training.reading import restore_params
 
     lengths = {"image": 1, "example_seed": 2, "inputs": 24, "targets": 24}
     predictor = Predictor(folders[1], batch_size=64)
     arrays, _ = predictor.split("openmoji_captions", "variants", lengths)
     logits = predictor.model.network.apply(
-        {"params": predictor.params},
+        {"params": restore_params(folders[1])},
         arrays["image"],
         arrays["encoder_input_tokens"],
         arrays["decoder_input_tokens"],

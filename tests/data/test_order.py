@@ -62,15 +62,19 @@ def test_no_order_comes_twice(records):
     assert len(epochs) == len(seeds) == 600
 
 
-@given(st.integers(1, 5), st.integers(1, 6))
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 3))
 @settings(deadline=None, max_examples=30)
-def test_hosts_together_take_every_position_in_slices(hosts, per_step):
+def test_processes_together_take_every_position(processes, local, per_group):
+    groups = np.arange(processes * local)
+    shares = [groups[process::processes] for process in range(processes)]  # any division does
     taken = [
-        positions_of(step, per_step, host, hosts) for step in range(4) for host in range(hosts)
+        positions_of(step, share, len(groups), per_group) for step in range(4) for share in shares
     ]
-    np.testing.assert_array_equal(np.concatenate(taken), np.arange(4 * per_step * hosts))
+    everything = np.arange(4 * len(groups) * per_group)
+    np.testing.assert_array_equal(np.sort(np.concatenate(taken)), everything)
 
 
 def test_worked_example_of_the_docstring():
-    assert positions_of(0, 3, 1, 2).tolist() == [3, 4, 5]
-    assert positions_of(1, 3, 1, 2).tolist() == [9, 10, 11]
+    groups = np.array([2, 3])
+    assert positions_of(0, groups, 4, 2).tolist() == [4, 5, 6, 7]
+    assert positions_of(1, groups, 4, 2).tolist() == [12, 13, 14, 15]

@@ -16,7 +16,7 @@ from simvlm_jax.data.plain import get_task
 from simvlm_jax.data.preprocessors import from_record, source_to_target
 from simvlm_jax.data.records import encode_example, write_shards
 from simvlm_jax.data.sources import ArrayRecordSource
-from simvlm_jax.data.streams import GroupStream
+from simvlm_jax.data.streams import GroupStream, host_groups
 from simvlm_jax.data.task_examples import NO_TEXT, TaskExamples
 from simvlm_jax.data.testing_records import draw, write_records
 from simvlm_jax.data.vocabulary import default_vocabulary
@@ -33,8 +33,8 @@ def stream(pairs=None, documents=None, groups=4, **options):
     return GroupStream(pairs or {}, documents or {}, groups, **(settings | options))
 
 
-def take(made, count, start=0):
-    batches = made.batches(start)
+def take(made, count, start=0, groups=None):
+    batches = made.batches(start, groups)
     return [next(batches) for _ in range(count)]
 
 
@@ -92,14 +92,26 @@ def test_any_step_can_be_the_first(data_folder):
             assert_equal(one, other)
 
 
-@pytest.mark.parametrize("hosts", [2, 4])
-def test_hosts_share_the_same_global_batch(data_folder, hosts):
-    sides = {"pairs": {"openmoji_prefix_lm": 2}, "documents": {"documents_prefix_lm": 1}}
-    wanted = take(stream(**sides), 3)
-    parts = [take(stream(**sides, host_index=h, host_count=hosts), 3) for h in range(hosts)]
-    for step, whole in enumerate(wanted):
-        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in whole}
-        assert_equal(joined, whole)
+@pytest.mark.parametrize("groups", [[0], [1, 2], [3, 0], [2, 0, 1, 3]])
+def test_any_groups_are_those_of_the_whole_batch(data_folder, groups):
+    made = stream({"openmoji_prefix_lm": 2}, {"documents_prefix_lm": 1})
+    for part, whole in zip(take(made, 3, groups=groups), take(made, 3), strict=True):
+        assert_equal(part, {name: array[groups] for name, array in whole.items()})
+
+
+def test_the_groups_that_t5x_wants_of_a_host():
+    assert [list(host_groups(6, host, 3)) for host in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(UserError, match="4 groups cannot be divided over 3 hosts"):
+        host_groups(4, 0, 3)
+    with pytest.raises(UserError, match="no host 2 among 2"):
+        host_groups(4, 2, 2)
+
+
+def test_fingerprints_tell_data_apart(data_folder):
+    sides = {"openmoji_prefix_lm": 1}, {"documents_prefix_lm": 1}
+    one, other = stream(*sides).fingerprint(), stream(*sides, seed=5).fingerprint()
+    assert one == other and set(one) == {"openmoji_prefix_lm", "documents_prefix_lm"}
+    assert len(set(one.values())) == 2
 
 
 def test_epochs_change_prefixes_and_crops(data_folder):
@@ -295,9 +307,7 @@ def test_a_source_without_random_access_is_refused(data_folder):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"host_count": 3}, "4 groups cannot be divided over 3 hosts"),
         ({"groups": 0}, "0 groups"),
-        ({"host_index": 2, "host_count": 2}, "no host 2 among 2"),
         ({"documents": {}}, "at least one task"),
         ({"documents": {"documents_lm": 0}}, "at least one example"),
         ({"documents": {"unknown": 1}}, "no task 'unknown'"),

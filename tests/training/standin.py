@@ -117,11 +117,12 @@ class Stream:
     def report(self):
         return {}
 
-    def batches(self, start_step):
+    def batches(self, start_step, groups=None):
+        groups = slice(None) if groups is None else groups
         for step in range(start_step, self.end):
             if step == self.signal_at:
                 os.kill(os.getpid(), self.signal_number)
-            yield self.batch(step)
+            yield {name: array[groups] for name, array in self.batch(step).items()}
 
 
 def run(model_dir, total_steps=12, stream=None, model=None, optimizer=None, **settings):

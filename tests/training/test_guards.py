@@ -45,9 +45,9 @@ def test_sigterm_sets_the_flag_and_the_former_handler_comes_back():
     try:
         with pytest.raises(SystemExit) as stopped:
             with Termination() as termination:
-                assert not termination.requested
+                assert not termination.reached(1)
                 os.kill(os.getpid(), signal.SIGTERM)
-                assert termination.requested and not calls
+                assert termination.reached(2) and not calls
         assert stopped.value.code == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert calls == ["former"]
@@ -67,7 +67,7 @@ def test_another_thread_goes_without():
 
     def use():
         with Termination() as termination:
-            outcome.append(termination.requested)
+            outcome.append(termination.reached(1))
 
     thread = threading.Thread(target=use)
     thread.start()

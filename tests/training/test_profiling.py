@@ -74,7 +74,7 @@ def test_the_steps_asked_for_are_traced_and_the_run_is_the_same(
 
 
 def test_a_run_that_is_not_asked_traces_nothing(whole, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jax.profiler, "start_trace", lambda *_: pytest.fail("it traces"))
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda *_, **__: pytest.fail("it traces"))
     run(tmp_path)
     assert "profile" not in capsys.readouterr().err
     assert not (tmp_path / "profile").exists()
@@ -147,7 +147,7 @@ def test_the_trace_begins_and_ends_when_the_devices_are_done(tmp_path, monkeypat
         def block_until_ready(self):
             events.append(f"wait {self.step}")
 
-    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: events.append("start"))
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda *_, **__: events.append("start"))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: events.append("stop"))
     profiler = profiling.profiler((4, 6), tmp_path, 7)
     for step, batch in profiler.steps(iter("cdefg"), 3):
@@ -170,7 +170,7 @@ def test_work_that_fails_ends_the_trace_all_the_same(tmp_path, monkeypatch):
             raise RuntimeError("the device is gone")
 
     stopped = []
-    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: None)
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda *_, **__: None)
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: stopped.append(True))
     profiler = profiling.profiler((1, 3), tmp_path, 7)
     with pytest.raises(RuntimeError, match="gone"):
@@ -191,7 +191,7 @@ class TinyStream:
         self.input_shapes = testing.shapes_of(self.batch)
         self.input_types = {name: leaf.dtype for name, leaf in self.batch.items()}
 
-    def batches(self, start_step):
+    def batches(self, start_step, groups=None):
         while True:
             yield self.batch
 

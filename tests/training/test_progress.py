@@ -6,7 +6,7 @@ import pytest
 from clu import metrics
 
 from simvlm_jax.training import progress
-from simvlm_jax.training.progress import Progress, progress_line
+from simvlm_jax.training.progress import progress_line
 from standin import Count
 
 
@@ -53,7 +53,7 @@ def test_means_rates_and_seconds(tmp_path, monkeypatch, capsys):
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     for start, end in [(0, 3), (3, 6)]:
-        with Progress(tmp_path, start, 6, 1e9, tensorboard=False) as told:
+        with progress.progress(tmp_path, start, 6, 1e9, tensorboard=False) as told:
             told.add(step_metrics(6, 3))
             clock[0] += 90
             told.report(start + 1)
@@ -129,7 +129,7 @@ def test_only_the_time_in_which_the_device_has_nothing_to_do_is_waited(
 ):
     simulated, written = Simulated(step, batch), []
     monkeypatch.setattr(progress.time, "monotonic", lambda: simulated.clock)
-    with Progress(tmp_path, 0, 101, 1e9, False, lambda: {"epoch/a": 0.5}) as told:
+    with progress.progress(tmp_path, 0, 101, 1e9, False, lambda: {"epoch/a": 0.5}) as told:
         told._writer = SimpleNamespace(
             write_scalars=lambda _, values: written.append(values),
             flush=lambda: None,
@@ -157,12 +157,12 @@ def test_only_the_time_in_which_the_device_has_nothing_to_do_is_waited(
 def test_lines_of_steps_to_come_are_forgotten(tmp_path):
     lines = [f'{{"step": {step}, "loss": {step}.5}}\n' for step in (1, 3, 6, 9)]
     (tmp_path / "losses.jsonl").write_text("".join(lines) + '{"step": 1')
-    Progress(tmp_path, 6, 12, 1.0, tensorboard=False)
+    progress.progress(tmp_path, 6, 12, 1.0, tensorboard=False)
     assert (tmp_path / "losses.jsonl").read_text() == "".join(lines[:3])
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
-    with Progress(tmp_path, 0, 4, 1e9) as told:
+    with progress.progress(tmp_path, 0, 4, 1e9) as told:
         for step in (1, 2):
             told.add(step_metrics(6, 3))
             told.report(step)

@@ -1,0 +1,69 @@
+"""The first lines of a run: who takes part, how a batch is shared out, how long a step takes."""
+
+import socket
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+
+from simvlm_jax import hosts
+from simvlm_jax.partitioning import Layout, describe
+from simvlm_jax.sharing import Share
+
+SIDE, TRIALS = 2048, 3  # of the matrix product that is timed
+
+
+def tell(layout: Layout, share: Share, flops_per_step: float) -> None:
+    """Prints the lines, in the first process; all must call it.
+
+    Args:
+        layout: Where everything lies.
+        share: The groups of a batch that this process reads.
+        flops_per_step: Floating-point operations of a step, forward and backward.
+    """
+    names = hosts.gather("host names", socket.gethostname())
+    devices = layout.mesh.devices
+    if not hosts.is_first():
+        return
+    kind = devices.flat[0].device_kind
+    lines = [
+        f"{_count(len(names), 'process', 'es')} on {_listed(names)}, "
+        f"{_count(devices.size, 'device')} ({kind}); mesh {describe(layout.sizes)}",
+        f"{_count(share.groups_in_batch, 'group')} a batch: {len(share.groups)} read by a process, "
+        f"{share.groups_in_batch // layout.batch_ways} on a device"
+        + (f" ({layout.sizes['tensor']} share them)" if layout.sizes["tensor"] > 1 else ""),
+    ]
+    rate = matrix_rate()
+    seconds = flops_per_step / (rate * devices.size)
+    if kind == "cpu":
+        seconds *= jax.local_device_count()  # forced devices share the cores that were timed
+    lines.append(
+        f"{flops_per_step / 1e12:.3g} TFLOP a step: {seconds:.2g} s at the least, at the "
+        f"{rate / 1e12:.3g} TFLOP/s that a device here reaches in a matrix product"
+    )
+    print("\n".join(lines), file=sys.stderr)
+
+
+def matrix_rate() -> float:
+    """Times a product of two float32 matrices on one device, in FLOP/s; the best of some trials."""
+    one = jnp.ones((SIDE, SIDE))
+    product = jax.jit(lambda x: x @ x)
+    product(one).block_until_ready()
+    best = float("inf")
+    for _ in range(TRIALS):
+        before = time.perf_counter()
+        product(one).block_until_ready()
+        best = min(best, time.perf_counter() - before)
+    return 2 * SIDE**3 / best
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
+
+
+def _listed(names: list[str]) -> str:
+    """Some names, each once: 128 hosts would fill the screen."""
+    different = list(dict.fromkeys(names))
+    more = len(different) - 4
+    return ", ".join(different[:4]) + (f" and {more} more" if more > 0 else "")
