@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What the scripts of this folder share; they source it. It finds the project, makes the virtual
-# environment, tells each command before it runs it, and notes how long each stage takes.
+# environment, tells each command before it runs it, and notes how long each stage takes. What a
+# training is told, the same in every script, is read in training.sh.
 #
 #   SIMVLM_PYTHON    the Python (3.11 or newer) that makes the environment; default python3
 #   SIMVLM_DATA_DIR  where prepared data lies; default the folder data/ of the project
@@ -15,6 +16,7 @@ stages_file='' # where seconds are noted, if anywhere
 stage=''       # the stage under way
 child=''       # the command under way
 stopped=0      # the exit code that a signal asked for
+status=0       # the exit code of the command before
 
 case "${SIMVLM_DATA_DIR:=$root/data}" in
   /*) ;;
@@ -31,6 +33,15 @@ fail() { # fail SENTENCE
 
 # A command runs in a process group of its own, and signals are passed on to it: so Ctrl-C reaches it
 # once, and a signal sent to this script alone does not leave it behind.
+pause() { # pause SECONDS: a signal ends it, and the script
+  if ((dry_run)); then return; fi
+  sleep "$1" &
+  child=$!
+  wait "$child" || true
+  child=''
+  if ((stopped)); then exit "$stopped"; fi
+}
+
 pass_on() { # pass_on SIGNAL EXIT_CODE
   stopped=$2
   if [[ -n $child ]]; then kill -s "$1" "$child" 2>/dev/null || true; else exit "$2"; fi
@@ -40,11 +51,18 @@ trap 'pass_on TERM 143' TERM
 trap 'pass_on HUP 129' HUP
 trap 'finish_stage' EXIT
 
-run() { # run COMMAND...: prints it, runs it, and ends the script where it fails
-  local status=0
-  printf '+'
-  printf ' %q' "$@"
-  printf '\n'
+quoted() { # quoted WORD...: as a POSIX shell reads them again
+  local word words=()
+  for word in "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
+    words+=("$word")
+  done
+  printf '%s' "${words[*]}"
+}
+
+attempt() { # attempt COMMAND...: prints it, runs it, and leaves its exit code in `status`
+  status=0
+  printf '+ %s\n' "$(quoted "$@")"
   if ((dry_run)); then return; fi
   set -m
   "$@" </dev/null &
@@ -56,6 +74,10 @@ run() { # run COMMAND...: prints it, runs it, and ends the script where it fails
     kill -0 "$child" 2>/dev/null || break # else it was a signal to us that ended the wait
   done
   child=''
+}
+
+run() { # run COMMAND...: likewise, and ends the script where it fails
+  attempt "$@"
   if ((stopped)); then
     printf 'Stopped. The same command goes on from here.\n' >&2
     exit "$stopped"

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "simvlm_jax"
 # A room imports from the floors below its own and from itself: never upward, never from beside.
 FLOORS = (
-    {"errors"},
-    {"gin_files", "pages", "hosts"},
+    {"errors", "children"},
+    {"gin_files", "pages", "hosts", "supervisor"},
     {"models", "objectives", "decoding", "data"},
     {"partitioning", "sharing"},
     {"model", "configuration"},

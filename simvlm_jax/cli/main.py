@@ -14,7 +14,7 @@ from simvlm_jax.errors import UserError
 
 # Each is a module of this folder with HELP, EXAMPLE, add_arguments(parser) and run(args) -> int,
 # light to import: whatever is heavy is imported inside run.
-VERBS = ("train", "evaluate", "caption", "inspect", "prepare", "compile", "export")
+VERBS = ("train", "evaluate", "caption", "inspect", "prepare", "compile", "export", "supervise")
 USER_ERROR, DEFECT = 2, 1
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
