@@ -12,7 +12,7 @@ PACKAGE = "simvlm_jax"
 # A room imports from the floors below its own and from itself: never upward, never from beside.
 FLOORS = (
     {"errors"},
-    {"gin_files", "pages", "hosts"},
+    {"gin_files", "pages", "hosts", "json_files"},
     {"models", "objectives", "decoding", "data"},
     {"partitioning"},
     {"model", "configuration"},

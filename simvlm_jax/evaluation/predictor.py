@@ -3,7 +3,6 @@
 Dimension letters: N examples of a split, B batch, T tokens.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from simvlm_jax.data.plain import evaluation_examples, plain_batches
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
 from simvlm_jax.model import PrefixLMModel
-from simvlm_jax.training.folder import read_file
+from simvlm_jax.training.folder import read_config
 from simvlm_jax.training.pretrained import require_same_vocabulary
 from simvlm_jax.training.reading import restore_params
 
@@ -33,7 +32,7 @@ class Predictor:
         Raises:
           UserError: it is no run's folder, or its vocabulary is not the prepared data's.
         """
-        values = json.loads(read_file(model_dir, "model_config.json"))
+        values = read_config(model_dir)
         require_same_vocabulary(model_dir)
         self.model = PrefixLMModel.from_json(values)
         self.params = restore_params(model_dir)

@@ -61,6 +61,23 @@ def manifest(tree: Any) -> dict[str, dict]:
     return {path: entry | {"digest": int(values[path])} for path, entry in layout(tree).items()}
 
 
+def checked(content: Any) -> dict[str, dict[str, dict]]:
+    """Returns what a manifest's file holds, if that is a manifest.
+
+    Args:
+        content: What its JSON says; anybody may have written it.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    items = content if isinstance(content, dict) else {}
+    entries = [item for item in items.values() if isinstance(item, dict)]
+    whole = len(entries) == len(items) and {"params", "optimizer"} <= items.keys()
+    if not whole or not all(isinstance(e, dict) for item in entries for e in item.values()):
+        raise ValueError("its manifest is none")
+    return items
+
+
 def first_difference(found: Mapping[str, dict], wanted: Mapping[str, dict]) -> str | None:
     """Says in a few words where two layouts or manifests differ first, or None."""
     for path in [*wanted, *found]:

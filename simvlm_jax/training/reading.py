@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import unflatten_dict
 
 from simvlm_jax.errors import UserError
-from simvlm_jax.training import digests, t5x_format
+from simvlm_jax.training import digests, sizes, t5x_format
 
 
 class DamagedError(UserError):
@@ -29,7 +29,8 @@ def checkpoints_folder(model_dir: str | Path) -> Path:
 
 def saved_steps(folder: Path) -> list[int]:
     """Lists the finished checkpoints of a folder, oldest first; an unfinished one has a suffix."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    names = (path.name for path in folder.glob("*"))
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
 
 def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = False) -> Any:
@@ -75,13 +76,20 @@ def read_arrays(folder: Path, name: str, wanted: Callable[[str], bool]) -> dict[
 
 
 def read_tree(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
-    """Reads the arrays of an Orbax tree whose path is wanted, by path."""
+    """Reads the arrays of an Orbax tree whose path is wanted, by path.
+
+    Raises:
+        UserError: If they are damaged, or do not fit into memory.
+    """
     handler = ocp.PyTreeCheckpointHandler()
+    sizes.require_small_metadata(folder)
     with damage(folder.parent):
         item = jax.tree_util.tree_map_with_path(
             lambda path, leaf: leaf if wanted(digests.name(path)) else ocp.PLACEHOLDER,
             handler.metadata(folder).tree,
         )
+    sizes.require_room(item, folder.parent)
+    with damage(folder.parent):
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         tree = handler.restore(folder, args=ocp.args.PyTreeRestore(item, as_numpy))
     return {path: leaf for path, leaf in digests.paths(tree).items() if wanted(path)}
@@ -89,8 +97,9 @@ def read_tree(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarr
 
 def read_manifest(folder: Path) -> dict[str, dict]:
     """Reads what a checkpoint should hold: {item: {path: {"shape", "dtype", "digest"}}}."""
+    sizes.require_small_metadata(folder)
     with damage(folder):
-        return ocp.JsonCheckpointHandler().restore(folder / "manifest")
+        return digests.checked(ocp.JsonCheckpointHandler().restore(folder / "manifest"))
 
 
 def verify(folder: Path, tree: Any, manifest: Mapping[str, dict]) -> None:

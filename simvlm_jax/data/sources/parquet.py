@@ -122,7 +122,7 @@ class ParquetFile(FileShard):
                 ) from None
         leaves = {_leaf(path, schema, self._columns[key], features[key]) for key in features}
         self._leaves = sorted(leaves)
-        self._sizes = [_size(group, self._leaves) for group in row_groups]
+        self._sizes = [_size(path, group, self._leaves) for group in row_groups]
         self._ends = list(itertools.accumulate(group.num_rows for group in row_groups))
 
     def __len__(self) -> int:
@@ -227,14 +227,25 @@ def _errors() -> tuple[type[Exception], ...]:
     return pyarrow.lib.ArrowException, OSError, ValueError  # ValueError: names that are not UTF-8
 
 
-def _size(group: "pyarrow.parquet.RowGroupMetaData", leaves: Sequence[str]) -> int:
-    """Returns the bytes of some columns; values of runs count, of which a few bytes make many."""
-    parts = [group.column(index) for index in range(group.num_columns)]
-    return sum(
-        max(part.total_uncompressed_size, 8 * part.num_values)
-        for part in parts
-        if any(f"{part.path_in_schema}.".startswith(f"{leaf}.") for leaf in leaves)
-    )
+def _size(path: str, group: "pyarrow.parquet.RowGroupMetaData", leaves: Sequence[str]) -> int:
+    """Returns the bytes of some columns; values of runs count, of which a few bytes make many.
+
+    Raises:
+      UserError: the footer's numbers cannot be: more rows than values, or names that are no text.
+    """
+    try:
+        parts = [group.column(index) for index in range(group.num_columns)]
+        parts = [
+            part
+            for part in parts
+            if any(f"{part.path_in_schema}.".startswith(f"{leaf}.") for leaf in leaves)
+        ]
+    except _errors():
+        parts = []
+    # A row has a value in each column, be it a null or an empty list.
+    if not 0 <= group.num_rows <= min((part.num_values for part in parts), default=-1):
+        raise UserError(f"{path} is not a readable Parquet file (its footer); fetch it again.")
+    return sum(max(part.total_uncompressed_size, 8 * part.num_values) for part in parts)
 
 
 def _leaf(path: str, schema: "pyarrow.Schema", column: str, feature: tf.io.FixedLenFeature) -> str:

@@ -11,9 +11,10 @@ from simvlm_jax.data.sources.files import is_local, remote_glob
 from simvlm_jax.errors import UserError
 
 MOST_SHARDS = 1_000_000
+MOST_RANGES = 20  # in one pattern
 INDEX_SUFFIX = ".index"
 Patterns = str | Sequence[str]
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)")
 _WILD = re.compile(r"[*?[]")
 
@@ -95,6 +96,8 @@ def _expand_braces(pattern: str, owner: str) -> list[str]:
     match = _RANGE.search(pattern)
     if not match:
         return [pattern]
+    if len(_RANGE.findall(pattern)) > MOST_RANGES:
+        raise UserError(f"{owner} has more than {MOST_RANGES} ranges in one pattern.")
     first, last = int(match[1]), int(match[2])
     if not 0 <= last - first < MOST_SHARDS:
         raise UserError(
