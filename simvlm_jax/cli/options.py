@@ -21,7 +21,8 @@ def add_gin(parser: argparse.ArgumentParser) -> None:
         "--gin_file",
         action="append",
         required=True,
-        help="a gin file, or one of the package's own such as runs/demo.gin; may be repeated",
+        help="a gin file, or one of the package's own such as runs/demo.gin; may be repeated. What "
+        "it imports is run: read a stranger's file before you use it",
     )
     parser.add_argument(
         "--gin",
