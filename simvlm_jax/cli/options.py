@@ -153,7 +153,9 @@ def add_input(
 def chosen_input(args: argparse.Namespace, path: str):
     """Returns the `Input` at a path of `add_input`'s options; the path becomes absolute."""
     from simvlm_jax.data.preparing.inputs import Input
+    from simvlm_jax.data.sources.files import refuse_password
 
+    refuse_password(path, "--input")
     return Input(
         path if "://" in path else os.path.abspath(path),
         args.format,

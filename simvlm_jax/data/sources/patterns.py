@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from simvlm_jax.data.paths import data_dir
 from simvlm_jax.data.sources.base import Features, RecordSource
-from simvlm_jax.data.sources.files import is_local, remote_glob
+from simvlm_jax.data.sources.files import is_local, refuse_password, remote_glob
 from simvlm_jax.errors import UserError
 
 MOST_SHARDS = 1_000_000
@@ -88,6 +88,7 @@ def placed(pattern: str, owner: str) -> str:
     """
     if "\0" in pattern or not pattern:
         raise UserError(f"{owner} names the file {pattern!r}, which cannot be a path.")
+    refuse_password(pattern, owner)
     pattern = pattern.removeprefix("file://").removeprefix("local://")
     return str(data_dir() / os.path.expanduser(pattern)) if is_local(pattern) else pattern
 
