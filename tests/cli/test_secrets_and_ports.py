@@ -125,30 +125,32 @@ def test_a_process_without_a_coordinator_listens_on_no_port(stopped):
     assert stopped[2] == set()
 
 
-@pytest.mark.parametrize(("collectives", "more"), [("none", 0), ("gloo", 1)])
-def test_a_process_with_one_listens_where_jax_does_only(collectives, more):
-    """The coordinator's port, and that of JAX's own collectives between CPUs where these are on."""
+def test_a_process_with_one_listens_where_jax_does_only():
+    """On the coordinator's port, and once JAX has devices on that of its CPU collectives."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = (
-        "import sys; from simvlm_jax import hosts; "
-        f"hosts.join('127.0.0.1:{port}', 1, 0); "
-        "import jax; jax.jit(lambda: jax.numpy.ones(3))(); print('ready', flush=True); "
-        "sys.stdin.read()"
+        "from simvlm_jax import hosts\n"
+        f"hosts.join('127.0.0.1:{port}', 1, 0)\n"
+        "print('joined', flush=True); input()\n"
+        "import jax; jax.devices()\n"
+        "print('devices', flush=True); input()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ
-        | {"JAX_PLATFORMS": "cpu", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": collectives},
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
     try:
-        assert process.stdout.readline() == b"ready\n"
-        found = listening_ports(process.pid)
-        assert port in found and len(found) == 1 + more
+        assert process.stdout.readline() == b"joined\n"
+        assert listening_ports(process.pid) == {port}
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"devices\n"
+        assert len(listening_ports(process.pid) - {port}) == 1
     finally:
         process.kill()
         process.communicate()

@@ -250,7 +250,6 @@ def table(**options):
     return content.getvalue()
 
 
-# Without levels: of those the library itself ends the process, see the test below.
 TABLES = table(row_group_size=5), table(use_dictionary=False, row_group_size=12)
 
 
@@ -279,6 +278,19 @@ def test_more_rows_than_values_are_refused(folder):
     source = ParquetSource("p", {"train": "x"}, {"caption": TEXT})
     with pytest.raises(UserError, match="rows.parquet is not a readable Parquet file"):
         next(source.rows(str(folder / "rows.parquet")))
+
+
+def test_a_footer_at_which_the_library_ends_the_process_is_refused(folder):
+    """Numbers of levels that contradict the schema; asked for its sizes, pyarrow aborts."""
+    whole = table(row_group_size=12)
+    content = whole.replace(b"\x19\x06\x19\x36", b"\x19\x30\x19\x36", 1)
+    assert content != whole and len(content) == len(whole)
+    source = ParquetSource("p", {"train": "x"}, {"image/encoded": TEXT}, {"image/encoded": "image"})
+    (folder / "levels.parquet").write_bytes(content)
+    with pytest.raises(
+        UserError, match="levels.parquet is not a readable .*histogram size mismatch"
+    ):
+        source.open([str(folder / "levels.parquet")])
 
 
 LINES = b'{"caption": "a dog", "n": 3}\n\n{"caption": "b", "n": [1]}\r\n{"n": 1e999}\n'
