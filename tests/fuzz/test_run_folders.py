@@ -61,6 +61,24 @@ def test_a_model_s_configuration(values):
     assert isinstance(model.config, SimVLMConfig) and isinstance(model.prompt, str)
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("network", "width", 1 << 30),
+        ("network", "decoder_layers", 10**9),
+        ("network", "encoder_layers", 10**9),
+        ("network", "conv_layers", [10**9]),
+        ("network", "image_size", [1 << 40, 16]),
+        ("network", "text_length", 1 << 40),
+        ("decoding", "beams", 10**9),
+        ("decoding", "temperature", float("nan")),
+    ],
+)
+def test_monstrous_values_are_refused_by_name(part, name, value):
+    with pytest.raises(UserError, match=name):
+        PrefixLMModel.from_json(VALUES | {part: VALUES[part] | {name: value}})
+
+
 @FEW
 @given(bytes_like(json.dumps(VALUES).encode()))
 @example(b"[" * 200_000)
