@@ -3,7 +3,6 @@
 Dimension letters: B images, H W their height and width, E prompt tokens, T generated tokens.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 import sentencepiece
 
+from simvlm_jax.data.pieces import open_pieces
 from simvlm_jax.errors import UserError
 from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.sharing import Replicas, copied_everywhere
@@ -70,11 +70,11 @@ class Captioner:
         Raises:
             UserError: If a file or the checkpoint is missing, or they do not belong together.
         """
-        from simvlm_jax.training.folder import VOCABULARY_DIGEST, digest_of, read_file
+        from simvlm_jax.training.folder import VOCABULARY_DIGEST, digest_of, read_config, read_file
         from simvlm_jax.training.reading import restore_params
 
         folder = Path(model_dir)
-        values = json.loads(read_file(folder, "model_config.json"))
+        values = read_config(folder)
         # A caption is the likeliest text: where the run samples, the captioner does not.
         decoding = {"temperature": 0.0} | ({} if beams is None else {"beams": beams})
         model = PrefixLMModel.from_json(values, **decoding)
@@ -84,8 +84,7 @@ class Captioner:
                 f"{folder / 'vocabulary.model'} is not the vocabulary that the model was trained "
                 "with: bring that back."
             )
-        vocabulary = sentencepiece.SentencePieceProcessor()
-        vocabulary.LoadFromSerializedProto(pieces)
+        vocabulary = open_pieces(pieces, folder / "vocabulary.model")
         _require_room(folder, vocabulary, model)
         params = restore_params(folder, step)
         _require_same_shapes(folder, model, params)

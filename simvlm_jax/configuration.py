@@ -8,6 +8,7 @@ import copy
 import importlib.util  # noqa: F401 - gin's resource reader uses it without importing it
 import logging
 import re
+import tokenize
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,19 @@ from simvlm_jax.errors import UserError
 from simvlm_jax.gin_files import gin_root
 
 _STATEMENT = re.compile(r"^([\w./]+) = ", re.MULTILINE)
+# What gin and Python's parser raise of a text that is no configuration.
+NOT_VALID = (
+    ValueError, OSError, SyntaxError, ImportError, AttributeError, RuntimeError, TypeError,
+    LookupError, MemoryError, tokenize.TokenError,
+)  # fmt: skip
 GIN_REMARK = "\n  In call to configurable"
 _REFERENCE = re.compile(r"[@%]([\w./]+)")
 
 
 def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     """Replaces the current configuration by files, in order, and then single bindings.
+
+    The files' imports run: open those of people you trust only.
 
     Args:
       gin_files: paths; looked for in the working directory, then among the package's own.
@@ -38,7 +46,7 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
         # Gin logs an error for each place it looks before it finds a file.
         logging.disable(logging.ERROR)
         gin.parse_config_files_and_bindings(files, list(bindings), finalize_config=False)
-    except (ValueError, OSError, SyntaxError, ImportError, AttributeError, RuntimeError) as error:
+    except NOT_VALID as error:
         raise UserError(f"The gin configuration is not valid: {_one_line(error)}") from None
     finally:
         logging.disable(logging.NOTSET)

@@ -16,7 +16,7 @@ Every function can be jitted; sizes, ids, `top_k`, `top_p` and `temperature` are
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -43,8 +43,30 @@ class Cache:
     beams: Any
 
 
+MOST_BEAMS = 1024  # each keeps a cache of its own
+WHOLE_SETTINGS, SETTINGS = ("beams", "top_k"), ("length_penalty", "temperature", "top_p")
+
 Step = Callable[[jax.Array, jax.Array, Cache], tuple[jax.Array, Cache]]
 Choose = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def checked_settings(values: Mapping[str, Any]) -> dict[str, int | float]:
+    """Returns settings of decoding that a file holds.
+
+    Args:
+      values: Some of them by name; anybody may have written them.
+
+    Raises:
+      UserError: One is not known, or is no number in its range.
+    """
+    for name, value in values.items():
+        if name not in (*WHOLE_SETTINGS, *SETTINGS):
+            raise UserError(f"The model configuration has the unknown decoding setting {name!r}.")
+        least, most = (1, MOST_BEAMS) if name == "beams" else (-1000, 1 << 30)
+        is_number = isinstance(value, int if name in WHOLE_SETTINGS else int | float)
+        if isinstance(value, bool) or not is_number or not least <= value <= most:
+            raise UserError(f"The decoding setting {name} is {value!r}, not in {least} to {most}.")
+    return dict(values)
 
 
 def greedy(

@@ -134,10 +134,18 @@ class PrefixLMModel:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], **decoding_options: Any) -> "PrefixLMModel":
-        """The model that `to_json` described; `decoding_options` override its decoding."""
-        decoding_settings = {**values["decoding"], **decoding_options}
-        config = SimVLMConfig.from_json(values["network"])
-        return cls(config, prompt=values["prompt"], **decoding_settings)
+        """The model that `to_json` described; `decoding_options` override its decoding.
+
+        Raises:
+          UserError: the values describe none.
+        """
+        network, settings, prompt = (values.get(n) for n in ("network", "decoding", "prompt"))
+        if not isinstance(network, dict) or not isinstance(settings, dict):
+            raise UserError("The model configuration has no network or no decoding: see to_json.")
+        if not isinstance(prompt, str):
+            raise UserError(f"The model configuration has the prompt {prompt!r}, which is no text.")
+        settings = {**decoding.checked_settings(settings), **decoding_options}
+        return cls(SimVLMConfig.from_json(network), prompt=prompt, **settings)
 
     @property
     def FEATURE_CONVERTER_CLS(self):  # noqa: N802 - the name is T5X's

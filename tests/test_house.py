@@ -12,7 +12,7 @@ PACKAGE = "simvlm_jax"
 # A room imports from the floors below its own and from itself: never upward, never from beside.
 FLOORS = (
     {"errors", "children"},
-    {"gin_files", "pages", "hosts", "supervisor"},
+    {"gin_files", "pages", "hosts", "supervisor", "json_files"},
     {"models", "objectives", "decoding", "data"},
     {"partitioning", "sharing"},
     {"model", "configuration"},
@@ -26,6 +26,12 @@ MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_LINES_OF_LOOP = 500, 60, 160
 MOST_LINES_OF_README, MOST_LINES_OF_SIZE = 150, 15
 LEAST_TESTS_PER_CODE = 0.6
 UNDONE, MEND = "TO" + "DO", "FIX" + "ME"  # apart, or this file would offend
+# What runs what it reads: of a file from a stranger, a stranger's program.
+UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+UNSAFE_CALLS = {"eval", "exec", "torch.load", "yaml.load", "yaml.unsafe_load"}
+UNPACKERS = {"extract", "extractall", "unpack_archive"}  # safe with tarfile's own filter only
+# Their own objects, to processes that they start themselves and back; nothing from a file.
+PICKLERS = ("simvlm_jax/data/preparing/work.py", "tests/")
 OPEN_ENDS = re.compile(rf"\b(?:{UNDONE}|{MEND})\b(?!\(#\d+\))")
 
 
@@ -155,6 +161,31 @@ def declarations_in_pyproject(root):
     return [f"pyproject.toml holds [{table}]" for table in sorted(tables)]
 
 
+def unsafe_calls(root):
+    """Nothing unpickles, nothing runs text, and no archive is unpacked without the safe filter."""
+    offences = []
+    for path in python_files(root):
+        for line, module in imports_of(root, path):
+            own = path.relative_to(root).as_posix().startswith(PICKLERS) and module == ("pickle",)
+            if module[0] in UNSAFE_MODULES and not own:
+                offences.append(f"{path}:{line}: imports {module[0]}")
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and (offence := _unsafe(node)):
+                offences.append(f"{path}:{node.lineno}: {offence}")
+    return offences
+
+
+def _unsafe(call):
+    name, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
+    if name in UNSAFE_CALLS:
+        return f"calls {name}"
+    if given.get("allow_pickle", "False") != "False":
+        return f"lets {name} unpickle"
+    if name.rpartition(".")[2] in UNPACKERS and given.get("filter") != "'data'":
+        return f"unpacks with {name} and without filter='data'"
+    return ""
+
+
 # Each check beside files, one of which it must name, and what it must say.
 BAD_TREES = [
     (
@@ -184,6 +215,19 @@ BAD_TREES = [
     (open_ends, {"tasks/a.py": f"# {UNDONE}: later"}, "name its issue"),
     (open_ends, {"gin/runs/a.gin": f"# {MEND}(lane): #12"}, "name its issue"),
     (gin_packages, {"gin/runs/__init__.py": ""}, "__init__"),
+    (unsafe_calls, {"simvlm_jax/a.py": "import pickle"}, "imports pickle"),
+    (unsafe_calls, {"tasks/a.py": "def f():\n  from cloudpickle import loads"}, "cloudpickle"),
+    (unsafe_calls, {"benchmarks/a.py": "import joblib.memory as m"}, "imports joblib"),
+    (unsafe_calls, {"simvlm_jax/data/preparing/work.py": "import marshal"}, "imports marshal"),
+    (unsafe_calls, {"tests/a.py": "f(eval('1'))"}, "calls eval"),
+    (unsafe_calls, {"setup.py": "exec('a = 1')"}, "calls exec"),
+    (unsafe_calls, {"launch/a.py": "yaml.load(text)"}, "calls yaml.load"),
+    (unsafe_calls, {"tests/a.py": "torch.load(path, weights_only=True)"}, "calls torch.load"),
+    (unsafe_calls, {"tests/a.py": "np.load(p, allow_pickle=True)"}, "lets np.load unpickle"),
+    (unsafe_calls, {"tests/a.py": "np.load(p, allow_pickle=yes)"}, "lets np.load unpickle"),
+    (unsafe_calls, {"tests/a.py": "archive.extractall(folder)"}, "without filter='data'"),
+    (unsafe_calls, {"tests/a.py": "archive.extract(m, filter='tar')"}, "without filter='data'"),
+    (unsafe_calls, {"tests/a.py": "shutil.unpack_archive(path)"}, "without filter='data'"),
     (declarations_in_pyproject, {"pyproject.toml": "[project]\nname = 'a'"}, "[project]"),
 ]
 GOOD_TREE = {
@@ -194,6 +238,9 @@ GOOD_TREE = {
     "simvlm_jax/training/loop.py": "a = 1\n" * 160,
     "simvlm_jax/t5x_adapter.py": "import t5x",
     "tests/t5x/a.py": "from t5x import a",
+    "simvlm_jax/data/preparing/work.py": "import pickle",
+    "launch/a.py": "a.extractall(b, filter='data')\nnp.load(c, allow_pickle=False)\nre.compile('')",
+    "tests/b.py": "import pickle",
     "tasks/a.py": f"from ..data.paths import b  # {UNDONE}(#12): later",
     "tests/a.py": "def f():\n" + " a = 1\n" * 59 + "b = 1\n" * 440,
     "gin/models/tiny.gin": "a = 1\n" * 15,

@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What stands after `simvlm` on the command line; None takes it from there.
 
     Returns:
-        The exit code: the verb's own, 2 after bad input, 75 where another process is lost, 130 after
-        Ctrl-C.
+        The exit code: the verb's own, 2 after bad input, 75 where another process is
+        lost, 130 after Ctrl-C.
     """
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))

@@ -21,7 +21,8 @@ def add_gin(parser: argparse.ArgumentParser) -> None:
         "--gin_file",
         action="append",
         required=True,
-        help="a gin file, or one of the package's own such as runs/demo.gin; may be repeated",
+        help="a gin file, or one of the package's own such as runs/demo.gin; may be repeated. What "
+        "it imports is run: read a stranger's file before you use it",
     )
     parser.add_argument(
         "--gin",
@@ -152,7 +153,9 @@ def add_input(
 def chosen_input(args: argparse.Namespace, path: str):
     """Returns the `Input` at a path of `add_input`'s options; the path becomes absolute."""
     from simvlm_jax.data.preparing.inputs import Input
+    from simvlm_jax.data.sources.files import refuse_password
 
+    refuse_password(path, "--input")
     return Input(
         path if "://" in path else os.path.abspath(path),
         args.format,

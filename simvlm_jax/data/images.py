@@ -176,6 +176,7 @@ def _plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
     if not (content.startswith(b"\xff\xd8") and (size := jpeg_size(content))):
         return None
     pillow_images.check_size(size[1], size[0])
+    pillow_images.check_scans(content)
     if any(mark in content[:HEADER_BYTES] for mark in TURNING):
         try:
             orientation = pillow_images.open_image(content).getexif().get(ORIENTATION, UPRIGHT)

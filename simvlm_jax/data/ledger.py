@@ -15,8 +15,10 @@ from pathlib import Path
 from etils import epath
 
 from simvlm_jax.errors import UserError
+from simvlm_jax.json_files import parse_object
 
 NAMED = 100_000  # at most so many records are named; all are counted
+LARGEST = 256 << 20  # bytes of a ledger
 TOLD = 10  # at most so many are told on stderr
 
 
@@ -35,6 +37,17 @@ class Failure:
     shard: str
     key: str
     cause: str
+
+
+def _failure(line: bytes, path: epath.Path) -> Failure:
+    entry = parse_object(line, f"A line of {path}")
+    try:
+        failure = Failure(**{name: value for name, value in entry.items() if name != "step"})
+        if not all(isinstance(value, str) for value in dataclasses.astuple(failure)):
+            raise TypeError
+    except TypeError:
+        raise UserError(f"A line of {path} names no record: move the file away.") from None
+    return failure
 
 
 class FailureLedger:
@@ -67,14 +80,16 @@ class FailureLedger:
         part = f"-{process_index:05d}-of-{process_count:05d}" if process_count > 1 else ""
         self._path = epath.Path(folder) / f"ledger{part}.jsonl"  # T5X's folder may be in a bucket
         if self._path.exists():
-            text = self._path.read_text()
-            whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last line
-            if whole != text:
-                self._path.write_text(whole)
-            for line in whole.split("\n")[:-1]:
-                entry = json.loads(line)
-                entry.pop("step")
-                self._named.add(Failure(**entry))
+            if self._path.stat().length > LARGEST:
+                raise UserError(
+                    f"{self._path} has {self._path.stat().length} bytes, and {LARGEST} are the "
+                    "most that a ledger can have: move it away."
+                )
+            content = self._path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]  # a kill may have cut the last line
+            if whole != content:
+                self._path.write_bytes(whole)
+            self._named = {_failure(line, self._path) for line in whole.split(b"\n")[:-1]}
 
     @property
     def named(self) -> frozenset[Failure]:

@@ -8,6 +8,8 @@ images with transparency it measured three times faster than the same steps as g
 
 import io
 import math
+import re
+import stat
 import threading
 import warnings
 from pathlib import Path
@@ -21,6 +23,12 @@ from simvlm_jax.errors import UserError
 Box = tuple[float, float, float, float]
 MAX_PIXELS = 64 << 20  # larger is taken for a decompression bomb; 8192 x 8192
 SPARE = 2  # a smaller scale of JPEG leaves so many times the pixels a side that are needed
+LARGEST_FILE = 256 << 20  # bytes
+MOST_SCANS = 200  # of a JPEG file; encoders write about ten
+# The length and the number of components are those that a decoder takes: in other data, such as
+# a film behind the picture, the marker alone comes by chance.
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+TILE_TAGS = (322, 323)  # TIFF's TileWidth and TileLength
 IN_MEMORY = "An image in memory"
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 # What training data come in. Pillow knows more, some of which starts programs (EPS) or takes much
@@ -139,8 +147,11 @@ def decode(source: str | Path | bytes, least_size: tuple[int, int] | None = None
     """
     name = IN_MEMORY if isinstance(source, bytes) else str(source)
     try:
-        with open_image(source) as opened:
+        content = source if isinstance(source, bytes) else _content(Path(source))
+        check_scans(content, name)
+        with open_image(content) as opened:
             check_size(*opened.size, name)
+            check_size(*_tile(opened), name)
             if least_size:  # of no effect but on JPEG
                 opened.draft(None, (SPARE * max(least_size), SPARE * max(least_size)))
             ImageOps.exif_transpose(opened, in_place=True)
@@ -151,10 +162,9 @@ def decode(source: str | Path | bytes, least_size: tuple[int, int] | None = None
         raise UserError(f"{name} cannot be read as an image: {_cause(error)}.") from error
 
 
-def open_image(source: str | Path | bytes) -> Image.Image:
+def open_image(content: bytes) -> Image.Image:
     """Reads an image's header and nothing else."""
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return Image.open(file, formats=FORMATS)
+    return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
 def check_size(width: int, height: int, name: str = IN_MEMORY) -> None:
@@ -168,6 +178,43 @@ def check_size(width: int, height: int, name: str = IN_MEMORY) -> None:
             f"{name} is too large: {width} x {height} pixels, the limit is {MAX_PIXELS}; "
             "make it smaller."
         )
+
+
+def check_scans(content: bytes, name: str = IN_MEMORY) -> None:
+    """Refuses a JPEG file that would keep the decoder busy for hours.
+
+    A hundred bytes can be one more scan of a progressive file, and each takes the decoder over all
+    of the image.
+
+    Raises:
+      UserError: more than `MOST_SCANS` scans.
+    """
+    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MOST_SCANS:
+        scans = sum(1 for _ in _SCAN.finditer(content))
+        if scans > MOST_SCANS:
+            raise UserError(
+                f"{name} is too large: a JPEG file of {scans} scans, the limit is {MOST_SCANS}; "
+                "write it anew."
+            )
+
+
+def _content(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is a directory or a pipe and no file")
+    if status.st_size > LARGEST_FILE:
+        raise UserError(
+            f"{path} is too large: {status.st_size} bytes, the limit is {LARGEST_FILE}; make it "
+            "smaller."
+        )
+    return path.read_bytes()
+
+
+def _tile(image: Image.Image) -> tuple[int, int]:
+    """The (width, height) of a TIFF file's tiles, each of which is decoded whole."""
+    tags = getattr(image, "tag_v2", {})
+    sides = [tags.get(tag, 1) for tag in TILE_TAGS]
+    return tuple(side if isinstance(side, int) else 1 for side in sides)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from simvlm_jax.data.paths import SUMMARY_NAME, VOCABULARY_NAME
 from simvlm_jax.errors import UserError
+from simvlm_jax.json_files import read_object
 
 OWN_ENTRIES = ("openmoji", "documents", VOCABULARY_NAME, SUMMARY_NAME)
+PARTS = ("settings", "counts", "packages", "files")
 STAGE_PREFIX = ".preparing-"
 # Of people's own data sets, each a folder beside the demo's entries.
 SUMMARY_PATTERN, WORKING_PREFIX = "summary-*.json", ".working-"
@@ -47,10 +49,10 @@ def read_summary(folder: Path) -> dict | None:
             f"{folder}; choose another folder with --data_dir."
         )
     try:
-        summary = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
-        if {"settings", "counts", "packages", "files"} <= summary.keys():
+        summary = read_object(folder / SUMMARY_NAME)
+        if all(isinstance(summary.get(part), dict) for part in PARTS) and files_of(summary):
             return summary
-    except (OSError, ValueError, AttributeError):
+    except UserError:
         pass
     if others:
         raise UserError(
@@ -58,6 +60,23 @@ def read_summary(folder: Path) -> dict | None:
             f"{others[0]!r}); choose another with --data_dir."
         )
     return None
+
+
+def files_of(summary: Mapping) -> dict[str, str]:
+    """Returns the files that a summary names and their digests; none where it is no summary's.
+
+    A name that leads out of the folder is none that we write: such a summary counts for nothing.
+    """
+    files = summary.get("files")
+    digests: dict[str, str] = {}
+    for name, facts in files.items() if isinstance(files, dict) else ():
+        digest = facts.get("sha256") if isinstance(facts, dict) else None
+        if not isinstance(digest, str) or os.path.isabs(name) or ".." in name.split("/"):
+            return {}
+        if "\0" in name:
+            return {}
+        digests[name] = digest
+    return digests
 
 
 def is_data_set(folder: Path) -> bool:
@@ -85,8 +104,8 @@ def damaged_files(folder: Path, summary: Mapping) -> list[str]:
     """Returns the files of a prepared folder that are missing or whose digest has changed."""
     return [
         name
-        for name, wanted in sorted(summary["files"].items())
-        if not (folder / name).is_file() or _digest(folder / name) != wanted["sha256"]
+        for name, wanted in sorted(files_of(summary).items())
+        if not (folder / name).is_file() or _digest(folder / name) != wanted
     ]
 
 

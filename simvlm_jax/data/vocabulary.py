@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import seqio
-from google.protobuf import message
 
+from simvlm_jax.data import pieces
 from simvlm_jax.data.paths import PREPARE_COMMAND, VOCABULARY_NAME, data_dir
 from simvlm_jax.errors import UserError
 
@@ -63,13 +63,10 @@ class DefaultVocabulary(seqio.SentencePieceVocabulary):
                     f"There is no vocabulary {path}; make it from your texts with `simvlm prepare "
                     f"vocabulary`, or run `{PREPARE_COMMAND}` for the demo's."
                 )
+            pieces.check_size(path)
+            pieces.open_pieces(Path(path).read_bytes(), path)  # seqio's own errors name no file
             opened = seqio.SentencePieceVocabulary(path, extra_ids=self._extra_ids)
-            try:
-                self._model = (path, opened._model_context())
-            except message.DecodeError:
-                raise UserError(
-                    f"{path} is not a SentencePiece model; delete it and run `{PREPARE_COMMAND}`."
-                ) from None
+            self._model = (path, opened._model_context())
         return self._model[1]
 
 

@@ -5,7 +5,6 @@ Of several processes each runs its rows of every batch, and each gets all result
 Dimension letters: N examples of a split, B batch, T tokens.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,8 +13,12 @@ import numpy as np
 from simvlm_jax.data.plain import evaluation_examples, plain_batches
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
 from simvlm_jax.model import PrefixLMModel
+<<<<<<< HEAD
 from simvlm_jax.sharing import Replicas, copied_everywhere
 from simvlm_jax.training.folder import read_file
+=======
+from simvlm_jax.training.folder import read_config
+>>>>>>> security
 from simvlm_jax.training.pretrained import require_same_vocabulary
 from simvlm_jax.training.reading import restore_params
 
@@ -35,7 +38,7 @@ class Predictor:
         Raises:
           UserError: it is no run's folder, or its vocabulary is not the prepared data's.
         """
-        values = json.loads(read_file(model_dir, "model_config.json"))
+        values = read_config(model_dir)
         require_same_vocabulary(model_dir)
         self.model = PrefixLMModel.from_json(values)
         params = copied_everywhere(restore_params(model_dir))

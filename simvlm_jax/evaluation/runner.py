@@ -10,8 +10,10 @@ from typing import Any
 
 from simvlm_jax import hosts
 from simvlm_jax.data.paths import SUMMARY_NAME, data_dir
+from simvlm_jax.errors import UserError
 from simvlm_jax.evaluation.evaluations import Evaluation
 from simvlm_jax.evaluation.report import write_report
+from simvlm_jax.json_files import LARGEST, object_lines, read_bounded, read_object
 from simvlm_jax.pages.charts import Points
 from simvlm_jax.training import t5x_format
 from simvlm_jax.training.folder import write_atomic
@@ -42,7 +44,7 @@ def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]
     fingerprint = _fingerprint(folder, config_text)
     metrics_file, report_file = folder / "metrics.json", folder / "report" / "index.html"
     if metrics_file.is_file() and report_file.is_file():
-        metrics = json.loads(metrics_file.read_text())
+        metrics = read_object(metrics_file)
         if metrics.get("fingerprint") == fingerprint:
             _tell(f"{metrics_file} is up to date.")
             return metrics
@@ -84,9 +86,14 @@ def _training(folder: Path) -> dict[str, Any]:
     noted = folder / "training.json"
     if not noted.is_file():
         return {"steps": t5x_format.steps(folder)[-1], "seconds": {}}
-    training = json.loads(noted.read_text())
-    seconds = {"pretraining": training["seconds"], "total": _total_seconds(folder)}
-    return {"steps": training["steps"], "seconds": seconds}
+    training = read_object(noted)
+    numbers = [training.get(name) for name in ("steps", "seconds")]
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise UserError(f"{noted} does not say steps and seconds: bring back the run's own.")
+    return {
+        "steps": numbers[0],
+        "seconds": {"pretraining": numbers[1], "total": _total_seconds(folder)},
+    }
 
 
 def _total_seconds(folder: Path) -> float:
@@ -95,8 +102,12 @@ def _total_seconds(folder: Path) -> float:
     A launch script notes each stage it has finished as 'name<TAB>seconds' in stages.tsv.
     """
     stages = folder / "stages.tsv"
-    lines = stages.read_text().splitlines() if stages.is_file() else []
-    return sum(float(line.split("\t")[1]) for line in lines) + time.monotonic() - BEGAN
+    content = read_bounded(stages, LARGEST) if stages.is_file() else b""
+    try:
+        spent = sum(float(line.split(b"\t")[1]) for line in content.splitlines())
+    except (ValueError, IndexError):
+        raise UserError(f"{stages} has a line that is not 'name<TAB>seconds'.") from None
+    return spent + time.monotonic() - BEGAN
 
 
 def _curves(folder: Path) -> dict[str, Points]:
@@ -104,7 +115,10 @@ def _curves(folder: Path) -> dict[str, Points]:
     curves: dict[str, Points] = {}
     for path in sorted(folder.glob("**/losses.jsonl")):
         run = "pretraining" if path.parent == folder else path.parent.name
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        points = [point for _, point in object_lines(path) if point]
         for name in ("loss", "accuracy"):
-            curves[f"{run}/{name}"] = [(line["step"], line[name]) for line in lines]
+            pairs = [(point.get("step"), point.get(name)) for point in points]
+            if not all(isinstance(n, int | float) for pair in pairs for n in pair):
+                raise UserError(f"{path} has a line without step, loss and accuracy; delete it.")
+            curves[f"{run}/{name}"] = pairs
     return curves

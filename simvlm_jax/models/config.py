@@ -9,16 +9,19 @@ from simvlm_jax.errors import UserError
 STYLES = ("vit", "t5")
 REMAT_POLICIES = ("none", "dots", "full")
 DTYPES = ("float32", "bfloat16")
-_COUNTS = (
-    "vocabulary_size",
-    "width",
-    "decoder_layers",
-    "heads",
-    "mlp_width",
-    "patch_size",
-    "conv_width",
-    "text_length",
-)
+# Of each count the most that is taken for meant: a file from elsewhere must not start work that
+# never ends. The paper's largest model is far below each.
+_COUNTS = {
+    "vocabulary_size": 1 << 22,
+    "width": 1 << 16,
+    "decoder_layers": 1024,
+    "heads": 1 << 12,
+    "mlp_width": 1 << 18,
+    "patch_size": 1 << 12,
+    "conv_width": 1 << 14,
+    "text_length": 1 << 16,
+}
+MOST_LAYERS, MOST_PIXELS, MOST_IMAGE_TOKENS = 1024, 1 << 13, 1 << 16  # pixels of one side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,20 +90,42 @@ class SimVLMConfig:
         # JSON and gin give lists where a hashable module attribute needs tuples.
         for name in ("image_size", "conv_layers"):
             value = getattr(self, name)
-            if not isinstance(value, list | tuple) or not all(isinstance(n, int) for n in value):
+            if not isinstance(value, list | tuple) or not all(map(_is_whole, value)):
                 raise UserError(f"{name}={value!r} must be a tuple of whole numbers.")
             object.__setattr__(self, name, tuple(value))
         for problem in self._problems():
             raise UserError(f"The model configuration is not valid: {problem}.")
 
     def _problems(self) -> list[str]:
+        return self._out_of_range() or self._misfits()
+
+    def _out_of_range(self) -> list[str]:
         found = []
-        for name in _COUNTS:
+        for name, most in _COUNTS.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                found.append(f"{name}={value!r} must be a whole number, at least 1")
-        if found:
-            return found
+            if not _is_whole(value) or not 1 <= value <= most:
+                found.append(f"{name}={value!r} must be a whole number from 1 to {most}")
+        if not _is_whole(self.encoder_layers) or not 0 <= self.encoder_layers <= MOST_LAYERS:
+            found.append(
+                f"encoder_layers={self.encoder_layers!r} must be a whole number from 0 to "
+                f"{MOST_LAYERS}"
+            )
+        if max((*self.image_size, *self.conv_layers), default=0) > MOST_PIXELS:
+            found.append(
+                f"image_size={self.image_size} and conv_layers={self.conv_layers} may go to "
+                f"{MOST_PIXELS}"
+            )
+        for name in ("decoder_only", "bidirectional_prefix", "scan_layers", "scan_blocks"):
+            if not isinstance(getattr(self, name), bool):
+                found.append(f"{name}={getattr(self, name)!r} must be true or false")
+        for name in ("dropout_rate", "stochastic_depth_rate"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+                found.append(f"{name}={value!r} must be at least 0 and below 1")
+        return found
+
+    def _misfits(self) -> list[str]:
+        found = []
         if self.width % self.heads:
             found.append(f"width={self.width} is not a multiple of heads={self.heads}")
         if len(self.image_size) != 2 or any(s < 1 or s % self.patch_size for s in self.image_size):
@@ -108,14 +133,22 @@ class SimVLMConfig:
                 f"image_size={self.image_size} must be two multiples of "
                 f"patch_size={self.patch_size}"
             )
-        if len(self.conv_layers) > 4 or any(n < 1 for n in self.conv_layers):
-            found.append(f"conv_layers={self.conv_layers} must be at most four positive counts")
+        elif self.image_tokens > MOST_IMAGE_TOKENS:
+            found.append(
+                f"image_size={self.image_size} with patch_size={self.patch_size} gives "
+                f"{self.image_tokens} image tokens, and {MOST_IMAGE_TOKENS} are the most"
+            )
+        if len(self.conv_layers) > 4 or any(not 1 <= n <= MOST_LAYERS for n in self.conv_layers):
+            found.append(
+                f"conv_layers={self.conv_layers} must be at most four counts from 1 to "
+                f"{MOST_LAYERS}"
+            )
         if self.conv_layers and self.patch_size % self.conv_stride:
             found.append(
                 f"patch_size={self.patch_size} is not a multiple of the conv stage's stride "
                 f"{self.conv_stride}"
             )
-        if self.encoder_layers < 0 or self.decoder_only != (self.encoder_layers == 0):
+        if self.decoder_only != (self.encoder_layers == 0):
             found.append(
                 f"encoder_layers={self.encoder_layers} with decoder_only={self.decoder_only}; "
                 "a decoder-only model has 0 encoder layers and any other has at least 1"
@@ -130,9 +163,6 @@ class SimVLMConfig:
         ):
             if getattr(self, name) not in allowed:
                 found.append(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
-        for name in ("dropout_rate", "stochastic_depth_rate"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                found.append(f"{name}={getattr(self, name)} must be at least 0 and below 1")
         return found
 
     @property
@@ -180,3 +210,7 @@ class SimVLMConfig:
             return cls(**values)
         except TypeError as error:
             raise UserError(f"The model configuration is not complete: {error}.") from None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

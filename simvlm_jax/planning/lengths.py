@@ -1,11 +1,13 @@
 """How much of a padded batch is work on real tokens, for texts of stated lengths."""
 
+import math
 from collections.abc import Mapping
 
 from simvlm_jax.errors import UserError
 from simvlm_jax.models.config import SimVLMConfig
 from simvlm_jax.models.flops import forward_flops
 
+MOST_TOKENS = 1 << 20  # of one text; every place where it may be cut is computed
 Histogram = Mapping[int, float]  # tokens of a text, and the weight of such texts
 
 
@@ -23,10 +25,15 @@ def parse(text: str) -> dict[int, float]:
         except ValueError:
             found = {}
             break
-    if not found or min(found) < 1 or min(found.values()) <= 0:
+    weights = found.values()
+    if (
+        not found
+        or not 1 <= min(found) <= max(found) <= MOST_TOKENS
+        or not all(0 < weight < math.inf for weight in weights)
+    ):
         raise UserError(
-            f"{text!r} is no histogram of lengths: write TOKENS:WEIGHT,TOKENS:WEIGHT, for example "
-            "8:1,16:2."
+            f"{text[:80]!r} is no histogram of lengths: write TOKENS:WEIGHT,TOKENS:WEIGHT, for "
+            "example 8:1,16:2."
         )
     return found
 

@@ -13,7 +13,8 @@ from typing import Any
 from simvlm_jax.errors import UserError
 from simvlm_jax.planning.chips import CHIPS, Chip
 
-_NAME = re.compile(r"(cpu|[a-z]\w*):([1-9]\d*(?:x[1-9]\d*){0,2})")
+_NAME = re.compile(r"(cpu|[a-z]\w*):([1-9][0-9]{0,5}(?:x[1-9][0-9]{0,5}){0,2})")
+MOST_CHIPS = 1 << 16
 # One logical device a chip, as Cloud TPU VMs start these.
 _MEGACORE = ("v4", "v5p")
 # libtpu asks a metadata server about the machine, and warns where there is none.
@@ -76,7 +77,12 @@ def parse(name: str) -> tuple[str, tuple[int, ...]]:
             f"--topology={name} is not a topology: write KIND:SHAPE, with a kind of "
             f"{', '.join(known)}, such as v5e:16x16, v4:8x8x8, h100:4x8 (hosts x GPUs) or cpu:8."
         )
-    return match[1], tuple(int(size) for size in match[2].split("x"))
+    shape = tuple(int(size) for size in match[2].split("x"))
+    if math.prod(shape) > MOST_CHIPS:
+        raise UserError(
+            f"--topology={name} has more than {MOST_CHIPS} chips: give a smaller shape."
+        )
+    return match[1], shape
 
 
 def prepare(name: str) -> None:

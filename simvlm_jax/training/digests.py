@@ -65,6 +65,7 @@ def manifest(tree: Any) -> dict[str, dict]:
     return {path: entry | {"digest": int(values[path])} for path, entry in layout(tree).items()}
 
 
+<<<<<<< HEAD
 def seal(manifests: Mapping[str, dict]) -> dict[str, Any]:
     """Adds a digest of the manifests themselves: damage there is none of the arrays."""
     return {**manifests, SEAL: _sha256(manifests)}
@@ -79,6 +80,23 @@ def unseal(sealed: Mapping[str, Any]) -> dict[str, dict] | None:
 
 def _sha256(manifests: Mapping[str, dict]) -> str:
     return hashlib.sha256(json.dumps(manifests, sort_keys=True).encode()).hexdigest()
+=======
+def checked(content: Any) -> dict[str, dict[str, dict]]:
+    """Returns what a manifest's file holds, if that is a manifest.
+
+    Args:
+        content: What its JSON says; anybody may have written it.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    items = content if isinstance(content, dict) else {}
+    entries = [item for item in items.values() if isinstance(item, dict)]
+    whole = len(entries) == len(items) and {"params", "optimizer"} <= items.keys()
+    if not whole or not all(isinstance(e, dict) for item in entries for e in item.values()):
+        raise ValueError("its manifest is none")
+    return items
+>>>>>>> security
 
 
 def first_difference(found: Mapping[str, dict], wanted: Mapping[str, dict]) -> str | None:

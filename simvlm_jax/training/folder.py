@@ -11,11 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from simvlm_jax import hosts
+=======
+from simvlm_jax.data import pieces
+>>>>>>> security
 from simvlm_jax.errors import UserError
+from simvlm_jax.json_files import parse_object, read_bounded
 
 # What the parameters mean depends on these: a run cannot go on with others.
 FIXED_FILES = ("model_config.json", "vocabulary.model")
+LARGEST = {FIXED_FILES[0]: 1 << 20, FIXED_FILES[1]: pieces.LARGEST}  # bytes
 VOCABULARY_DIGEST = "vocabulary_sha256"  # in the first of them, of the second
 
 
@@ -138,11 +144,25 @@ def read_file(model_dir: str | Path, name: str) -> bytes:
     """Reads a file of a trained run's folder.
 
     Raises:
-        UserError: If there is no such folder, or it does not hold the file.
+        UserError: If there is no such folder, or it does not hold the file, or one that is larger
+            than such a file can be.
     """
     path = Path(model_dir) / name
     if not path.parent.is_dir():
         raise UserError(f"There is no folder {model_dir}: give the model_dir of a trained model.")
     if not path.is_file():
         raise UserError(f"{model_dir} holds no {name}: give the model_dir of a trained model.")
-    return path.read_bytes()
+    try:
+        return read_bounded(path, LARGEST[name])
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def read_config(model_dir: str | Path) -> dict[str, Any]:
+    """Reads a trained run's model_config.json, of which `PrefixLMModel.from_json` makes a model.
+
+    Raises:
+        UserError: If it is missing or no JSON object.
+    """
+    name = FIXED_FILES[0]
+    return parse_object(read_file(model_dir, name), Path(model_dir) / name)

@@ -1,6 +1,5 @@
 """Starting from what another run has learned (paper section 4.1: finetuning)."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from simvlm_jax.errors import UserError
 from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.models.layouts import scan, unscan
 from simvlm_jax.models.resize import resize_image_parameters
-from simvlm_jax.training.folder import read_file
+from simvlm_jax.training.folder import read_config, read_file
 from simvlm_jax.training.reading import restore_params
 
 
@@ -33,7 +32,7 @@ def pretrained_params(
         UserError: If the folder holds no run, no such checkpoint or no average, or if its
             vocabulary is not the prepared data's.
     """
-    values = json.loads(read_file(model_dir, "model_config.json"))
+    values = read_config(model_dir)
     require_same_vocabulary(model_dir)
     params = restore_params(model_dir, step, ema)
     old = PrefixLMModel.from_json(values).config

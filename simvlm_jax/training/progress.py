@@ -16,7 +16,12 @@ from typing import Any
 
 import jax
 
+<<<<<<< HEAD
 from simvlm_jax import hosts
+=======
+from simvlm_jax.errors import UserError
+from simvlm_jax.json_files import object_lines, read_object
+>>>>>>> security
 from simvlm_jax.training.folder import write_atomic
 
 COUNTS = ("examples", "tokens")  # metrics that count; they are told as rates
@@ -192,16 +197,34 @@ def _duration(seconds: float) -> str:
 
 
 def _former_seconds(path: Path) -> float:
-    return json.loads(path.read_bytes())["seconds"] if path.exists() else 0.0
+    """The seconds of earlier starts: no reason to end a run where a crash left another file."""
+    if not path.exists():
+        return 0.0
+    try:
+        seconds = read_object(path).get("seconds")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        seconds = None
+    if isinstance(seconds, int | float) and 0 <= seconds < float("inf"):
+        return float(seconds)
+    print(f"{path} does not say how long the run took before; it counts from now.", file=sys.stderr)
+    return 0.0
 
 
 def _forget(losses: Path, start: int) -> None:
     """Drops the lines of steps that will be trained again, and a line that a kill cut short."""
     if not losses.exists():
         return
-    lines = losses.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
-    write_atomic(losses, "".join(kept).encode())
+    kept, dropped = [], 0
+    for line, point in object_lines(losses):
+        step = (point or {}).get("step")
+        if not isinstance(step, int):
+            dropped += line.endswith(b"\n")
+        elif step <= start:
+            kept.append(line)
+    if dropped:
+        print(f"{dropped} lines of {losses} are no points of a run; they go.", file=sys.stderr)
+    write_atomic(losses, b"".join(kept))
 
 
 def _summary_writer(folder: Path) -> Any:

@@ -15,10 +15,14 @@ from flax.traverse_util import unflatten_dict
 
 from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
+<<<<<<< HEAD
 from simvlm_jax.training import digests, stack_traces, t5x_format
 from simvlm_jax.training.state import ITEMS
 
 METRICS = "metrics"  # Orbax's name of the item and of the file in it
+=======
+from simvlm_jax.training import digests, sizes, t5x_format
+>>>>>>> security
 
 
 class DamagedError(UserError):
@@ -32,7 +36,12 @@ def checkpoints_folder(model_dir: str | Path) -> Path:
 
 def saved_steps(folder: Path) -> list[int]:
     """Lists the finished checkpoints of a folder, oldest first; an unfinished one has a suffix."""
+<<<<<<< HEAD
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+=======
+    names = (path.name for path in folder.glob("*"))
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+>>>>>>> security
 
 
 def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = False) -> Any:
@@ -78,19 +87,27 @@ def read_arrays(folder: Path, name: str, wanted: Callable[[str], bool]) -> dict[
 
 
 def read_tree(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
-    """Reads the arrays of an Orbax tree whose path is wanted, by path."""
+    """Reads the arrays of an Orbax tree whose path is wanted, by path.
+
+    Raises:
+        UserError: If they are damaged, or do not fit into memory.
+    """
     handler = ocp.PyTreeCheckpointHandler()
+    sizes.require_small_metadata(folder)
     with damage(folder.parent):
         item = jax.tree_util.tree_map_with_path(
             lambda path, leaf: leaf if wanted(digests.name(path)) else ocp.PLACEHOLDER,
             handler.metadata(folder).tree,
         )
+    sizes.require_room(item, folder.parent)
+    with damage(folder.parent):
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         tree = handler.restore(folder, args=ocp.args.PyTreeRestore(item, as_numpy))
     return {path: leaf for path, leaf in digests.paths(tree).items() if wanted(path)}
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
+<<<<<<< HEAD
     """Reads what a checkpoint should hold: {item: {path: {"shape", "dtype", "digest"}}}.
 
     Raises:
@@ -140,6 +157,12 @@ def agree(what: str, action: Callable[[], Any]) -> Any:
         damaged, sentence = min(troubles)
         raise (DamagedError if damaged else UserError)(sentence)
     return result
+=======
+    """Reads what a checkpoint should hold: {item: {path: {"shape", "dtype", "digest"}}}."""
+    sizes.require_small_metadata(folder)
+    with damage(folder):
+        return digests.checked(ocp.JsonCheckpointHandler().restore(folder / "manifest"))
+>>>>>>> security
 
 
 def verify(folder: Path, tree: Any, manifest: Mapping[str, dict]) -> None:

@@ -19,7 +19,7 @@ def steps(model_dir: str | Path) -> list[int]:
     """Lists the finished T5X checkpoints of a folder, oldest first."""
     found = Path(model_dir).glob(f"{STEP_PREFIX}_*/state")
     numbers = (path.parent.name.removeprefix(f"{STEP_PREFIX}_") for path in found)
-    return sorted(int(number) for number in numbers if number.isdigit())
+    return sorted(int(number) for number in numbers if number.isascii() and number.isdecimal())
 
 
 def folder(model_dir: str | Path, step: int) -> Path:

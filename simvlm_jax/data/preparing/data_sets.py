@@ -14,8 +14,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from simvlm_jax.data.preparing.work import alone, file_digest, write_whole
-from simvlm_jax.data.summary import SUMMARY_PATTERN, WORKING_PREFIX, package_versions
+from simvlm_jax.data.summary import (
+    SUMMARY_PATTERN,
+    WORKING_PREFIX,
+    files_of,
+    package_versions,
+)
 from simvlm_jax.errors import UserError
+from simvlm_jax.json_files import read_object
 
 DIGEST = "input_digest"  # among the settings: of the input's files
 PACKAGES = ("pillow", "sentencepiece", "array_record", "tensorflow")
@@ -72,17 +78,18 @@ class DataSet:
             raise UserError(f"{self.folder} is a file; choose another --name.")
         self._check_owners(splits)
         try:
-            found = json.loads(self.summary_path.read_text(encoding="utf-8"))
-            before, files = found["settings"], found["files"]
-        except (OSError, ValueError, KeyError, TypeError):
+            found = read_object(self.summary_path)
+        except UserError:
+            return None
+        before, files = found.get("settings"), files_of(found)
+        if not isinstance(before, dict) or not files:
             return None
         asked = json.loads(json.dumps(settings))  # tuples become lists, as in the summary
         self._check_settings(_flat(before), _flat(asked))
         damaged = [
             name
-            for name, facts in files.items()
-            if not (self.folder / name).is_file()
-            or file_digest(self.folder / name) != facts["sha256"]
+            for name, digest in files.items()
+            if not (self.folder / name).is_file() or file_digest(self.folder / name) != digest
         ]
         if damaged:
             print(f"Damaged: {', '.join(damaged)}; preparing again.", file=sys.stderr)
@@ -162,9 +169,8 @@ class DataSet:
             return
         owned: dict[str, str] = {}
         for path in self.folder.glob(SUMMARY_PATTERN):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                files = json.loads(path.read_text(encoding="utf-8"))["files"]
-                owned |= dict.fromkeys(files, path.name)
+            with contextlib.suppress(UserError):
+                owned |= dict.fromkeys(files_of(read_object(path)), path.name)
         for name, split in self._shards().items():
             owner = owned.get(name)
             if owner is None and not any(self.folder.glob(f"{WORKING_PREFIX}*")):

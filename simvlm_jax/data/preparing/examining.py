@@ -4,12 +4,13 @@ import dataclasses
 import hashlib
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from simvlm_jax.data import pillow_images
+from simvlm_jax.data import pieces, pillow_images
 from simvlm_jax.data.preparing import examples
 from simvlm_jax.data.preparing.inputs import Input
 from simvlm_jax.data.preparing.work import Job
@@ -209,11 +210,10 @@ def open_vocabulary(path: str):
     Raises:
       UserError: there is none at the path, or it is none.
     """
-    import sentencepiece
-
     try:
-        return sentencepiece.SentencePieceProcessor(model_file=path)
-    except (OSError, RuntimeError) as error:
+        pieces.check_size(path)
+        return pieces.open_pieces(Path(path).read_bytes(), path)
+    except OSError as error:
         raise UserError(f"{path} is no SentencePiece vocabulary that can be opened.") from error
 
 

@@ -148,14 +148,15 @@ def _texts(records: Records, field: str, what: str, tell: Report) -> Iterator[tu
 def _sentences(text: str) -> Iterator[str]:
     """Lines, cut between words where they are long."""
     for line in text.splitlines():
-        line = line.strip()
-        while len(line) > LONGEST_SENTENCE:
-            end = line.rfind(" ", 1, LONGEST_SENTENCE)
-            end = end if end > 0 else LONGEST_SENTENCE
-            yield line[:end].strip()
-            line = line[end:].lstrip()
-        if line:
-            yield line
+        line, start = line.strip(), 0
+        while len(line) - start > LONGEST_SENTENCE:  # by places: cutting it anew is quadratic
+            end = line.rfind(" ", start + 1, start + LONGEST_SENTENCE)
+            end = end if end > 0 else start + LONGEST_SENTENCE
+            if part := line[start:end].strip():
+                yield part
+            start = end
+        if rest := line[start:].strip():
+            yield rest
 
 
 def _rank(place: str) -> int:

@@ -208,6 +208,24 @@ def written_atomically(path: str | Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def refuse_password(path: str, owner: str) -> None:
+    """Refuses a URL with a password in it: it would stand in logs, ledgers and configurations.
+
+    Args:
+      path: a path or a URL.
+      owner: whose it is, for the sentence.
+
+    Raises:
+      UserError: it has one; the sentence does not repeat it.
+    """
+    user, at, host = path.partition("://")[2].partition("/")[0].rpartition("@")
+    if at and ":" in user:
+        raise UserError(
+            f"{owner} has a URL with a password in it, at {host}; leave it to the store's own "
+            "settings (of fsspec, ~/.netrc or the environment), as paths are written into logs."
+        )
+
+
 def reason(error: Exception) -> str:
     """Returns what an error says, on one line and without a full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

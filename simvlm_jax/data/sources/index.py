@@ -101,7 +101,7 @@ def find_index(shard: str, kind: str) -> Index | None:
         if is_local(shard):
             found = next((path for path in (beside, cached) if os.path.exists(path)), None)
         else:
-            found = cached if os.path.exists(cached) else _copied(beside, cached, shard, kind)
+            found = cached if os.path.exists(cached) else _copied(beside, cached, shard, size, kind)
         return _checked(found, shard, size, kind) if found else None
     except OSError as error:
         raise UserError(f"The index of {shard} cannot be read: {reason(error)}.") from error
@@ -165,8 +165,14 @@ def _beside(shard: str) -> str:
     return path + INDEX_SUFFIX + mark + query
 
 
-def _copied(beside: str, cached: str, shard: str, kind: str) -> str | None:
+def _copied(beside: str, cached: str, shard: str, size: int, kind: str) -> str | None:
     try:
+        # Each record has an entry, and no format has records of fewer bytes than that.
+        if (length := file_size(beside)) > ENTRIES_START + size:
+            raise UserError(
+                f"The index {beside} has {length} bytes, more than any index of a shard of {size} "
+                "bytes can have; delete it."
+            )
         with open_in_order(beside) as source, written_atomically(cached) as target:
             shutil.copyfileobj(source, target, 1 << 20)
             target.flush()
@@ -203,8 +209,8 @@ def _header(path: str, shard: str, name: str, kind: str) -> Index:
         raise UserError(f"The index {name} is damaged; {mend}")
     if found.rstrip(b"\0") != kind.encode():
         raise UserError(
-            f"The index {name} was made for {found.rstrip(bytes(1)).decode()} shards and not for "
-            f"{kind}; use the source of that format, or delete it."
+            f"The index {name} was made for {found.rstrip(bytes(1)).decode(errors='replace')} "
+            f"shards and not for {kind}; use the source of that format, or delete it."
         )
     if size != ENTRIES_START + records * ENTRY.size:
         raise UserError(f"The index {name} is cut short or too long; {mend}")

@@ -5,8 +5,11 @@ shuffle, every record is in another one.
 """
 
 import bisect
+import contextlib
+import io
 import itertools
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -108,21 +111,20 @@ class ParquetFile(FileShard):
         self._features, self._groups = features, groups
         self._columns = {key: columns[key] for key in features}
         self._labels = {key: f"the column {column}" for key, column in self._columns.items()}
-        with self.opening() as file:
-            try:
-                opened = _open(file)
-                self._footer, schema = opened.metadata, opened.schema_arrow
-                row_groups = [self._footer.row_group(i) for i in range(self._footer.num_row_groups)]
-            except BadRecord:
-                raise
-            except _errors() as error:
-                cause = str(error).partition("\n")[0]
-                raise UserError(
-                    f"{path} is not a readable Parquet file ({cause}); fetch it again."
-                ) from None
-        leaves = {_leaf(path, schema, self._columns[key], features[key]) for key in features}
-        self._leaves = sorted(leaves)
-        self._sizes = [_size(group, self._leaves) for group in row_groups]
+        with self.opening() as file, _naming(path):
+            opened = _open(file)
+            self._footer, schema = opened.metadata, opened.schema_arrow
+            row_groups = [self._footer.row_group(i) for i in range(self._footer.num_row_groups)]
+            leaves = {_leaf(path, schema, self._columns[key], features[key]) for key in features}
+            self._leaves = sorted(leaves)
+            _check_columns(self.file.size, self._footer, self._leaves)
+            names = [
+                f"{column.path}."
+                for column in map(opened.schema.column, range(len(opened.schema.names)))
+            ]
+            wanted = tuple(f"{leaf}." for leaf in leaves)
+            columns = [index for index, name in enumerate(names) if name.startswith(wanted)]
+            self._sizes = [_size(group, columns) for group in row_groups]
         self._ends = list(itertools.accumulate(group.num_rows for group in row_groups))
 
     def __len__(self) -> int:
@@ -227,14 +229,78 @@ def _errors() -> tuple[type[Exception], ...]:
     return pyarrow.lib.ArrowException, OSError, ValueError  # ValueError: names that are not UTF-8
 
 
-def _size(group: "pyarrow.parquet.RowGroupMetaData", leaves: Sequence[str]) -> int:
-    """Returns the bytes of some columns; values of runs count, of which a few bytes make many."""
-    parts = [group.column(index) for index in range(group.num_columns)]
-    return sum(
-        max(part.total_uncompressed_size, 8 * part.num_values)
-        for part in parts
-        if any(f"{part.path_in_schema}.".startswith(f"{leaf}.") for leaf in leaves)
-    )
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Turns what the library says of a footer into a sentence."""
+    try:
+        yield
+    except BadRecord:
+        raise
+    except _errors() as error:
+        cause = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is not a readable Parquet file ({cause}); fetch it again."
+        ) from None
+
+
+class _Sealed(io.RawIOBase):
+    """A file of which only the footer is known: it says when anything else is asked for."""
+
+    class Asked(OSError):
+        """Its content was asked for."""
+
+    def __init__(self, size: int):
+        self._size, self._place = size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + (self._size if whence == os.SEEK_END else 0)
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        raise self.Asked
+
+
+def _check_columns(size: int, footer: "pyarrow.parquet.FileMetaData", leaves: list[str]) -> None:
+    """Lets the library look at the columns of a footer where it can refuse them.
+
+    Asked for a column's numbers, it ends the process where these contradict one another; a reader
+    looks at the same and raises, before it asks for the first page.
+
+    Raises:
+      ArrowException, OSError or ValueError: a column that cannot be.
+    """
+    opened = _open(_Sealed(size), footer)
+    for group in range(footer.num_row_groups):
+        try:
+            next(
+                opened.iter_batches(1, row_groups=[group], columns=leaves, use_threads=False), None
+            )
+        except _Sealed.Asked:
+            continue
+
+
+def _size(group: "pyarrow.parquet.RowGroupMetaData", columns: Sequence[int]) -> int:
+    """Returns the bytes of some columns; values of runs count, of which a few bytes make many.
+
+    Raises:
+      ValueError: there are more rows than values, which cannot be.
+    """
+    if max(columns, default=0) >= group.num_columns:
+        raise ValueError("a row group lacks a column")
+    parts = [group.column(index) for index in columns]
+    # A row has a value in each column, be it a null or an empty list.
+    if not 0 <= group.num_rows <= min((part.num_values for part in parts), default=-1):
+        raise ValueError("a row group has more rows than values")
+    return sum(max(part.total_uncompressed_size, 8 * part.num_values) for part in parts)
 
 
 def _leaf(path: str, schema: "pyarrow.Schema", column: str, feature: tf.io.FixedLenFeature) -> str:

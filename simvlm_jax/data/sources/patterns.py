@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from simvlm_jax.data.paths import data_dir
 from simvlm_jax.data.sources.base import Features, RecordSource
-from simvlm_jax.data.sources.files import is_local, remote_glob
+from simvlm_jax.data.sources.files import is_local, refuse_password, remote_glob
 from simvlm_jax.errors import UserError
 
 MOST_SHARDS = 1_000_000
+MOST_RANGES = 20  # in one pattern
 INDEX_SUFFIX = ".index"
 Patterns = str | Sequence[str]
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)")
 _WILD = re.compile(r"[*?[]")
 
@@ -87,6 +88,7 @@ def placed(pattern: str, owner: str) -> str:
     """
     if "\0" in pattern or not pattern:
         raise UserError(f"{owner} names the file {pattern!r}, which cannot be a path.")
+    refuse_password(pattern, owner)
     pattern = pattern.removeprefix("file://").removeprefix("local://")
     return str(data_dir() / os.path.expanduser(pattern)) if is_local(pattern) else pattern
 
@@ -95,6 +97,8 @@ def _expand_braces(pattern: str, owner: str) -> list[str]:
     match = _RANGE.search(pattern)
     if not match:
         return [pattern]
+    if len(_RANGE.findall(pattern)) > MOST_RANGES:
+        raise UserError(f"{owner} has more than {MOST_RANGES} ranges in one pattern.")
     first, last = int(match[1]), int(match[2])
     if not 0 <= last - first < MOST_SHARDS:
         raise UserError(

@@ -26,6 +26,9 @@ _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
+# What tarfile raises of hostile headers: numbers in a PAX header that are none, and header upon
+# header, each of which it reads within the one before.
+UNREADABLE = (tarfile.TarError, ValueError, OverflowError, RecursionError)
 _META = re.compile(r"__[^/]*__($|/)")
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -125,7 +128,7 @@ def _member(header: bytes, shard: str, position: int) -> tarfile.TarInfo:
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         else:
             member = tarfile.TarFile(fileobj=io.BytesIO(header)).firstmember
-    except (tarfile.TarError, ValueError, OverflowError):  # of numbers within a PAX header
+    except UNREADABLE:
         member = None
     if member is None or member.size < 0:
         raise _damaged(shard, position, header)

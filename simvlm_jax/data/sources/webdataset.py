@@ -17,11 +17,13 @@ from simvlm_jax.data.records import encode_example
 from simvlm_jax.data.sources.base import Features, Unreadable
 from simvlm_jax.data.sources.index import Entry
 from simvlm_jax.data.sources.indexed import IndexedRecords
+from simvlm_jax.data.sources.lines import LONGEST
 from simvlm_jax.data.sources.patterns import Patterns, PatternSource
-from simvlm_jax.data.sources.tar_samples import key_and_suffix, scan_samples
+from simvlm_jax.data.sources.tar_samples import UNREADABLE, key_and_suffix, scan_samples
 from simvlm_jax.errors import UserError
 
 IMAGE, CAPTION = "image/encoded", "caption"
+MOST_MEMBERS = 10_000  # of a sample, folders between its files included
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 _STRING = tf.io.FixedLenFeature([], tf.string)
 
@@ -166,8 +168,11 @@ def _members(data: bytes) -> Iterator[tuple[str, str, bytes]]:
 def _headers(data: bytes) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            yield from archive
-    except (tarfile.TarError, ValueError, OverflowError):
+            for number, member in enumerate(archive):
+                if number == MOST_MEMBERS:  # the library keeps each of them
+                    raise _Fault(f"the sample has more than {MOST_MEMBERS} members")
+                yield member
+    except UNREADABLE:
         raise _Fault("the sample is no readable archive") from None
 
 
@@ -184,6 +189,8 @@ def _caption(parts: Mapping[str, bytes], suffix: str) -> bytes:
 def _details(parts: Mapping[str, bytes]) -> Mapping[str, Any]:
     if "json" not in parts:
         raise _Fault("the sample has no .json")
+    if len(parts["json"]) > LONGEST:
+        raise _Fault(f"the .json is longer than {LONGEST >> 20} MiB")
     try:
         details = json.loads(parts["json"])
     except (ValueError, RecursionError):  # text of another encoding is a ValueError too

@@ -133,5 +133,5 @@ def test_findings_survive_packing_without_pickle():
 
 def test_no_vocabulary(tmp_path):
     (tmp_path / "model").write_bytes(b"no model")
-    with pytest.raises(UserError, match="no SentencePiece vocabulary"):
+    with pytest.raises(UserError, match="not a SentencePiece model"):
         examining.open_vocabulary(str(tmp_path / "model"))
