@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains on Cloud TPU, in one slice or several, by queued resources. All of it in one command:
 #   bash launch/tpu.sh up --name=simvlm --zone=us-west4-a --topology=v5e:16x16 \
-#     --gin_file=models/huge.gin --gin_file=runs/paper.gin --model_dir=gs://BUCKET/huge
+#     --gin_file=models/huge.gin --gin_file=runs/paper.gin --model_dir=/mnt/runs/huge \
+#     --prepare="$MOUNT"
 #
 #   up      create, wait, setup, start
 #   watch   up, and again whenever the machine is taken back, until the run is finished
@@ -18,7 +19,8 @@
 #   --create_flag=FLAG       one more for gcloud's create (--reserved, --network=...); repeatable
 #   --repository=URL         the hosts clone it; default: a copy of this clone is sent to them
 #   --commit=COMMIT          what they check out; default HEAD
-#   --prepare=COMMAND        run on every host after the installation: to mount or copy the data
+#   --prepare=COMMAND        run on every host after the installation, and after it was restarted:
+#                            mounts what they share, such as the run's folder and the data
 #   --worker=W               whose log, a number or all; default 0
 #   --poll_seconds=S         between two looks; default 60
 #   --delete_at_end          `watch` gives the machine back when the run is finished
@@ -92,7 +94,7 @@ require_run() {
   require_training
   case "$model_dir" in
     gs://* | /*) ;;
-    *) fail "$script needs a --model_dir that all hosts share, gs://BUCKET/... or a mounted /folder,\
+    *) fail "$script needs a --model_dir that all hosts share, a mounted /folder or T5X's gs://...,\
  not '$model_dir'." ;;
   esac
 }
@@ -123,8 +125,7 @@ see_to_the_run() { # does what the hosts need; returns 1 when the run is finishe
       printf 'The run was stopped; %s start goes on.\n' "$script"
       exit 0
       ;;
-    *'not set up'*) set_up ;;
-    *'not running'*) start ;;
+    *'not set up'* | *'not running'*) set_up ;; # on hosts that train it changes nothing
     *'simvlm: running'*) failures=0 ;;
     *) return 1 ;;
   esac

@@ -4,7 +4,7 @@
 #
 #   --gin_file=FILE     of gin/, or a path; may be repeated
 #   --gin 'NAME = V'    one gin binding; may be repeated
-#   --model_dir=DIR     the run's folder: gs://BUCKET/..., or one that all hosts share
+#   --model_dir=DIR     the run's folder, one that all hosts share; for T5X also gs://BUCKET/...
 #   --data_dir=DIR      prepared data; default $SIMVLM_DATA_DIR, or the folder data/ of the project
 #   --engine=own|t5x    `simvlm train`, or `python -m t5x.train`; default own
 #   --attempts=N        give up after so many starts in a row without a new checkpoint; default 3
@@ -85,6 +85,9 @@ read_training_flag() { # read_training_flag FLAG: ends the script if it is none
 require_training() { # what cannot be left out
   ((${#gin_files[@]})) || fail "$script needs --gin_file: runs/demo.gin, or your own."
   [[ -n $model_dir ]] || fail "$script needs --model_dir: the run's folder."
+  if [[ $engine == own && $model_dir == *://* ]]; then
+    fail "simvlm train writes to folders, not to $model_dir: mount it on every host, or use T5X."
+  fi
 }
 
 use_data_dir() {

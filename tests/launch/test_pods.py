@@ -19,9 +19,9 @@ GIN = ["--gin", "PAIRS = {'forkme_prefix_lm': 8}", '--gin=A = "it\'s" # $HOME `x
 GIN_WORDS = ["--gin=PAIRS = {'forkme_prefix_lm': 8}", '--gin=A = "it\'s" # $HOME `x` \\ b']
 RUN = ["--gin_file=models/huge.gin", "--gin_file", "runs/paper.gin", *GIN]
 TPU = ["--name=vlm", "--zone=z-a", "--topology=v5e:16x16", "--poll_seconds=1"]
-POD = [*TPU, *RUN, "--model_dir=gs://bucket/a run's"]
+POD = [*TPU, *RUN, "--model_dir=/mnt/a run's"]
 T5X_WORDS = [
-    "--gin.MODEL_DIR='gs://bucket/a run\\'s'",
+    "--gin.MODEL_DIR='/mnt/a run\\'s'",
     "--gin.PAIRS={'forkme_prefix_lm': 8}",
     '--gin.A="it\'s" # $HOME `x` \\ b',
 ]
@@ -192,11 +192,11 @@ def test_up_installs_one_commit_and_starts_every_host(site, engine, monkeypatch)
         log = (clone / "runs/launch/log").read_text()
         training = shlex.split(next(s for s in log.splitlines() if s.startswith("+ "))[2:])
         assert training[1:] == call[1:]
-        assert call[1:5] == ["supervise", "--model_dir=gs://bucket/a run's", "--attempts=3", "--"]
+        assert call[1:5] == ["supervise", "--model_dir=/mnt/a run's", "--attempts=3", "--"]
         training = after_dashes(training)
         if engine == "own":
             args = parsed(training, monkeypatch)
-            assert args.distributed and args.model_dir == "gs://bucket/a run's"
+            assert args.distributed and args.model_dir == "/mnt/a run's"
             assert args.gin == [word.removeprefix("--gin=") for word in GIN_WORDS]
             assert args.heartbeat_seconds == 60
         else:
@@ -213,6 +213,12 @@ def test_up_installs_one_commit_and_starts_every_host(site, engine, monkeypatch)
     done = site.run("tpu.sh", "status", *TPU)
     assert done.stdout.count("simvlm: finished\n") == 2
     assert "supervise" in site.run("tpu.sh", "logs", *TPU, "--worker=1").stdout
+
+
+def test_t5x_may_write_to_a_bucket(site):
+    words = [*TPU, *RUN, "--model_dir=gs://a/b", "--engine=t5x", "--dry_run"]
+    (call,) = told(site.run("tpu.sh", "start", *words))
+    assert " --model_dir=gs://a/b " in call[-1]
 
 
 def test_hosts_may_clone_a_repository_instead(site):
@@ -368,6 +374,7 @@ MISTAKES = [
     ("tpu.sh", ["create", *TPU, "--topology=v5e:4x4x4"], "not 'v5e:4x4x4'"),
     ("tpu.sh", ["create", *TPU, "--topology=v9:4x4"], "not 'v9:4x4'"),
     ("tpu.sh", ["start", *TPU, *RUN, "--model_dir=runs/a"], "that all hosts share"),
+    ("tpu.sh", ["start", *TPU, *RUN, "--model_dir=gs://a/b"], "writes to folders, not to gs://a/b"),
     ("tpu.sh", ["up", *POD, "--gin_file=mine.gin"], "The commit has no gin/mine.gin"),
     ("tpu.sh", ["up", *POD, "--commit=abc"], "finds no commit 'abc'"),
     ("worker.sh", ["dance"], "knows no verb 'dance'"),
@@ -420,5 +427,7 @@ def test_the_manifest_for_gke():
     command = shlex.split(container["command"][-1])
     assert container["command"][:2] == ["bash", "-c"] and command[:2] == ["exec", "simvlm"]
     assert after_dashes(command)[:2] == ["simvlm", "train"] and "--distributed" in command
-    assert json.dumps(container).count("gs://BUCKET/") == 2
+    (mount,), (volume,) = container["volumeMounts"], pod["volumes"]
+    assert mount["name"] == volume["name"] and "nfs" in volume
+    assert json.dumps(container["command"]).count(f"--model_dir={mount['mountPath']}/") == 2
     assert len((ROOT / "launch/gke.yaml").read_text().splitlines()) <= 60
