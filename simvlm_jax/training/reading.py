@@ -90,10 +90,10 @@ def read_tree(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarr
     return {path: leaf for path, leaf in digests.paths(tree).items() if wanted(path)}
 
 
-def tree_paths(folder: Path) -> list[str]:
-    """Lists the arrays of an Orbax tree by path, without reading them."""
+def tree_layout(folder: Path) -> dict[str, dict]:
+    """Describes the arrays of an Orbax tree, without reading them: {path: {"shape", "dtype"}}."""
     with damage(folder.parent):
-        return list(digests.paths(ocp.PyTreeCheckpointHandler().metadata(folder).tree))
+        return digests.layout(ocp.PyTreeCheckpointHandler().metadata(folder).tree)
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:

@@ -1,7 +1,8 @@
-"""Verifies checkpoints on disk, ours and T5X's, one array at a time."""
+"""Verifies checkpoints on disk, ours and T5X's, in memory for a few arrays at a time."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -15,10 +16,11 @@ from simvlm_jax.training.reading import (
     read_manifest,
     read_tree,
     saved_steps,
-    tree_paths,
+    tree_layout,
 )
 from simvlm_jax.training.state import ITEMS
 
+MOST_BYTES = 2**28  # read together; an array that is larger is read alone
 VERIFIED, DAMAGED, NO_DIGESTS = "verified", "damaged", "no digests"
 
 
@@ -99,29 +101,58 @@ def verify(step: int, folder: Path, progress: Callable[[str, int, int], None]) -
 def _own(folder: Path) -> Iterator[tuple[int, int, str | None]]:
     """Yields (which array, how many there are, what is wrong with it)."""
     manifest = read_manifest(folder)
-    wanted = [(item, path, manifest[item][path]) for item in ITEMS for path in manifest[item]]
-    for count, (item, path, entry) in enumerate(wanted, 1):
-        array, sentence = _read(folder / item, path)
-        if array is None:
-            yield count, len(wanted), sentence or f"{item}/{path} is not in it"
-            continue
-        found = digests.manifest({path: jnp.asarray(array)})
-        difference = digests.first_difference({path: next(iter(found.values()))}, {path: entry})
-        yield count, len(wanted), f"{item}/{difference}" if difference else None
+    count, total = 0, sum(len(manifest[item]) for item in ITEMS)
+    for item in ITEMS:
+        for path, array, sentence in _arrays(folder / item, manifest[item]):
+            count += 1
+            if sentence is None:
+                found = digests.manifest({path: jnp.asarray(array)})
+                wanted = {path: manifest[item][path]}
+                difference = digests.first_difference(found, wanted)
+                sentence = difference and f"{item}/{difference}"
+            yield count, total, sentence
 
 
 def _t5x(folder: Path) -> Iterator[tuple[int, int, str | None]]:
-    wanted = tree_paths(folder)
-    for count, path in enumerate(wanted, 1):
-        array, sentence = _read(folder, path)
-        if array is not None and not np.all(np.isfinite(np.asarray(array, np.float32))):
+    layout = tree_layout(folder)
+    for count, (path, array, sentence) in enumerate(_arrays(folder, layout), 1):
+        if sentence is None and not np.all(np.isfinite(np.asarray(array, np.float32))):
             sentence = f"{path} is not finite"
-        yield count, len(wanted), sentence
+        yield count, len(layout), sentence
 
 
-def _read(folder: Path, path: str) -> tuple[np.ndarray | None, str | None]:
-    """An array, or what is wrong with it."""
+def _arrays(
+    folder: Path, layout: Mapping[str, dict]
+) -> Iterator[tuple[str, np.ndarray | None, str | None]]:
+    """Yields the arrays of an item: (path, array, what is wrong with it).
+
+    Orbax reads all descriptions for any array, so arrays are read in groups.
+    """
+    group, size = [], 0
+    for path, entry in layout.items():
+        bytes_of = math.prod(entry["shape"]) * jnp.dtype(entry["dtype"]).itemsize
+        if group and size + bytes_of > MOST_BYTES:
+            yield from _read(folder, group)
+            group, size = [], 0
+        group.append(path)
+        size += bytes_of
+    yield from _read(folder, group)
+
+
+def _read(
+    folder: Path, paths: Sequence[str]
+) -> Iterator[tuple[str, np.ndarray | None, str | None]]:
+    """Reads a group; where that fails, its halves, down to the arrays that are damaged."""
     try:
-        return read_tree(folder, lambda name: name == path).get(path), None
+        found = read_tree(folder, set(paths).__contains__)
     except DamagedError as error:
-        return None, f"{folder.name}/{path}: {error}"
+        if len(paths) == 1:
+            yield paths[0], None, f"{folder.name}/{paths[0]}: {error}"
+            return
+        middle = len(paths) // 2
+        yield from _read(folder, paths[:middle])
+        yield from _read(folder, paths[middle:])
+        return
+    for path in paths:
+        missing = None if path in found else f"{folder.name}/{path} is not in it"
+        yield path, found.pop(path, None), missing

@@ -71,7 +71,8 @@ def test_damaged_arrays_are_named(copy, capsys):
     assert inspect(capsys, copy / "checkpoints" / "8")[0] == 1
 
 
-def test_one_array_is_read_at_a_time(whole, monkeypatch):
+@pytest.mark.parametrize(("most", "largest"), [(1, 1), (2**28, 27)])
+def test_no_more_is_read_at_a_time_than_memory_allows(whole, monkeypatch, most, largest):
     read, sizes = verifying.read_tree, []
 
     def watched(folder, wanted):
@@ -80,11 +81,13 @@ def test_one_array_is_read_at_a_time(whole, monkeypatch):
         return found
 
     monkeypatch.setattr(verifying, "read_tree", watched)
+    monkeypatch.setattr(verifying, "MOST_BYTES", most)
     told = []
     verdict = verifying.verify(
         12, whole[0] / "checkpoints" / "12", lambda *progress: told.append(progress)
     )
-    assert set(sizes) == {1} and len(sizes) == verdict.arrays == len(told)
+    assert sum(sizes) == verdict.arrays == len(told) and max(sizes) <= largest
+    assert len(sizes) == (verdict.arrays if most == 1 else 2)
     assert told[-1] == ("step 12", verdict.arrays, verdict.arrays)
 
 
