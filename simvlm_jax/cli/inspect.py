@@ -3,9 +3,9 @@
 import argparse
 from types import SimpleNamespace
 
-from simvlm_jax.cli import inspect_data, options
+from simvlm_jax.cli import inspect_checkpoint, inspect_data, options
 
-HELP = "show a run's configuration, parameters, a batch token by token, or any data"
+HELP = "show a run's configuration, parameters, checkpoints, a batch by tokens, or any data"
 EXAMPLE = "simvlm inspect batch --gin_file=runs/demo.gin --step=100"
 
 
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds["batch"] = SimpleNamespace(
         HELP="a real batch, token by token", EXAMPLE=EXAMPLE, add_arguments=_add_batch
     )
-    options.add_kinds(parser, "what", {**kinds, "data": inspect_data})
+    others = {"data": inspect_data, "checkpoint": inspect_checkpoint}
+    options.add_kinds(parser, "what", kinds | others)
 
 
 def _add_batch(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +36,8 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints what was asked for."""
-    if args.what == "data":
-        return inspect_data.run(args)
+    if args.what in ("data", "checkpoint"):
+        return {"data": inspect_data, "checkpoint": inspect_checkpoint}[args.what].run(args)
     options.load_configuration(args)
     from simvlm_jax import configuration
 

@@ -9,6 +9,7 @@ should do, process 0 does while the others wait.
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -41,6 +42,22 @@ from simvlm_jax.training.state import TrainState, items_of
 
 class SaveError(UserError):
     """A checkpoint could not be written; a person has to make room for it."""
+
+
+class ManifestHandler(ocp.JsonCheckpointHandler):
+    """Writes a manifest in the background, where it also waits for the devices' digests."""
+
+    async def _save_fn(self, x: Mapping[str, Callable[[], dict]], directory: Any) -> None:
+        sealed = digests.seal({name: manifest() for name, manifest in x.items()})
+        await super()._save_fn(sealed, directory)
+
+
+@ocp.args.register_with_handler(ManifestHandler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class ManifestSave(ocp.args.CheckpointArgs):
+    """The manifests by item, as `digests.begun_manifest` gives them."""
+
+    item: Mapping[str, Callable[[], dict]]
 
 
 class Checkpoints:
@@ -128,11 +145,11 @@ class Checkpoints:
         self._keep.require_metric(metrics or {})
         items = items_of(state)
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        manifest = digests.seal({name: digests.manifest(tree) for name, tree in items.items()})
+        begun = {name: digests.begun_manifest(tree) for name, tree in items.items()}
         with self._told():
             self._manager.save(
                 int(state.step),
-                args=ocp.args.Composite(manifest=ocp.args.JsonSave(manifest), **arguments),
+                args=ocp.args.Composite(manifest=ManifestSave(begun), **arguments),
                 metrics=dict(metrics or {}),
                 force=True,
             )

@@ -8,7 +8,7 @@ on how an array is laid out over devices.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -61,8 +61,16 @@ def layout(tree: Any) -> dict[str, dict]:
 
 def manifest(tree: Any) -> dict[str, dict]:
     """Describes the arrays of a pytree: {path: {"shape", "dtype", "digest"}}, JSON types only."""
-    values = paths(jax.device_get(jax.tree.map(digest, tree)))
-    return {path: entry | {"digest": int(values[path])} for path, entry in layout(tree).items()}
+    return begun_manifest(tree)()
+
+
+def begun_manifest(tree: Any) -> Callable[[], dict[str, dict]]:
+    """Lets the devices begin with a `manifest`, to be asked for later and from any thread."""
+    entries, values = layout(tree), paths(jax.tree.map(digest, tree))
+    return lambda: {
+        path: entries[path] | {"digest": int(value)}
+        for path, value in jax.device_get(values).items()
+    }
 
 
 <<<<<<< HEAD

@@ -106,6 +106,12 @@ def read_tree(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarr
     return {path: leaf for path, leaf in digests.paths(tree).items() if wanted(path)}
 
 
+def tree_layout(folder: Path) -> dict[str, dict]:
+    """Describes the arrays of an Orbax tree, without reading them: {path: {"shape", "dtype"}}."""
+    with damage(folder.parent):
+        return digests.layout(ocp.PyTreeCheckpointHandler().metadata(folder).tree)
+
+
 def read_manifest(folder: Path) -> dict[str, dict]:
 <<<<<<< HEAD
     """Reads what a checkpoint should hold: {item: {path: {"shape", "dtype", "digest"}}}.
