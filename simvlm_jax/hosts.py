@@ -33,8 +33,8 @@ def join(
     """Meets the other processes, once; to be called before anything asks JAX for devices.
 
     Args:
-        coordinator_address: HOST:PORT of process 0; None asks Cloud TPU, SLURM, or the variables
-            JAX_COORDINATOR_ADDRESS and so on.
+        coordinator_address: HOST:PORT of process 0; None lets JAX ask Cloud TPU, GKE, SLURM
+            or MPI.
         process_count: How many there are; None likewise.
         process_index: Which of them this is; None likewise.
         heartbeat_seconds: After so long without a word of one, the others end with code 134.

@@ -40,8 +40,8 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     add(
         "--distributed",
         action="store_true",
-        help="this is one of several processes, and Cloud TPU, SLURM or $JAX_COORDINATOR_ADDRESS, "
-        "$JAX_NUM_PROCESSES and $JAX_PROCESS_ID say which",
+        help="this is one of several processes; Cloud TPU, GKE, SLURM or MPI say which, as "
+        "jax.distributed.initialize finds out",
     )
     add("--coordinator_address", metavar="HOST:PORT", help="or say it here: where process 0 is")
     add("--process_count", type=count_from(1), help="how many processes there are")

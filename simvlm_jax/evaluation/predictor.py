@@ -13,12 +13,8 @@ import numpy as np
 from simvlm_jax.data.plain import evaluation_examples, plain_batches
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
 from simvlm_jax.model import PrefixLMModel
-<<<<<<< HEAD
 from simvlm_jax.sharing import Replicas, copied_everywhere
-from simvlm_jax.training.folder import read_file
-=======
 from simvlm_jax.training.folder import read_config
->>>>>>> security
 from simvlm_jax.training.pretrained import require_same_vocabulary
 from simvlm_jax.training.reading import restore_params
 

@@ -8,7 +8,7 @@ on how an array is laid out over devices.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -73,38 +73,34 @@ def begun_manifest(tree: Any) -> Callable[[], dict[str, dict]]:
     }
 
 
-<<<<<<< HEAD
 def seal(manifests: Mapping[str, dict]) -> dict[str, Any]:
     """Adds a digest of the manifests themselves: damage there is none of the arrays."""
     return {**manifests, SEAL: _sha256(manifests)}
 
 
-def unseal(sealed: Mapping[str, Any]) -> dict[str, dict] | None:
-    """Undoes `seal`; None if it is broken. Those of former versions have no seal."""
-    manifests = dict(sealed)
+def unseal(content: Any, items: Collection[str]) -> dict[str, dict[str, dict]]:
+    """Undoes `seal`; manifests of former versions have none.
+
+    Args:
+        content: What the file's JSON says; anybody may have written it.
+        items: Those that there have to be.
+
+    Raises:
+        ValueError: If it is something else, or not what was written.
+    """
+    manifests = dict(content) if isinstance(content, dict) else {}
     seal = manifests.pop(SEAL, None)
-    return manifests if seal in (None, _sha256(manifests)) else None
+    entries = [item for item in manifests.values() if isinstance(item, dict)]
+    whole = len(entries) == len(manifests) and set(items) == set(manifests)
+    if not whole or not all(isinstance(e, dict) for item in entries for e in item.values()):
+        raise ValueError("its manifest is none")
+    if seal not in (None, _sha256(manifests)):
+        raise ValueError("its manifest is not the one that was written")
+    return manifests
 
 
 def _sha256(manifests: Mapping[str, dict]) -> str:
     return hashlib.sha256(json.dumps(manifests, sort_keys=True).encode()).hexdigest()
-=======
-def checked(content: Any) -> dict[str, dict[str, dict]]:
-    """Returns what a manifest's file holds, if that is a manifest.
-
-    Args:
-        content: What its JSON says; anybody may have written it.
-
-    Raises:
-        ValueError: It is something else.
-    """
-    items = content if isinstance(content, dict) else {}
-    entries = [item for item in items.values() if isinstance(item, dict)]
-    whole = len(entries) == len(items) and {"params", "optimizer"} <= items.keys()
-    if not whole or not all(isinstance(e, dict) for item in entries for e in item.values()):
-        raise ValueError("its manifest is none")
-    return items
->>>>>>> security
 
 
 def first_difference(found: Mapping[str, dict], wanted: Mapping[str, dict]) -> str | None:

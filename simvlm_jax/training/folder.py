@@ -11,11 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
 from simvlm_jax import hosts
-=======
 from simvlm_jax.data import pieces
->>>>>>> security
 from simvlm_jax.errors import UserError
 from simvlm_jax.json_files import parse_object, read_bounded
 

@@ -16,12 +16,9 @@ from typing import Any
 
 import jax
 
-<<<<<<< HEAD
 from simvlm_jax import hosts
-=======
 from simvlm_jax.errors import UserError
 from simvlm_jax.json_files import object_lines, read_object
->>>>>>> security
 from simvlm_jax.training.folder import write_atomic
 
 COUNTS = ("examples", "tokens")  # metrics that count; they are told as rates

@@ -15,14 +15,10 @@ from flax.traverse_util import unflatten_dict
 
 from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
-<<<<<<< HEAD
-from simvlm_jax.training import digests, stack_traces, t5x_format
+from simvlm_jax.training import digests, sizes, stack_traces, t5x_format
 from simvlm_jax.training.state import ITEMS
 
 METRICS = "metrics"  # Orbax's name of the item and of the file in it
-=======
-from simvlm_jax.training import digests, sizes, t5x_format
->>>>>>> security
 
 
 class DamagedError(UserError):
@@ -36,12 +32,8 @@ def checkpoints_folder(model_dir: str | Path) -> Path:
 
 def saved_steps(folder: Path) -> list[int]:
     """Lists the finished checkpoints of a folder, oldest first; an unfinished one has a suffix."""
-<<<<<<< HEAD
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
-=======
     names = (path.name for path in folder.glob("*"))
     return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
->>>>>>> security
 
 
 def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = False) -> Any:
@@ -113,17 +105,14 @@ def tree_layout(folder: Path) -> dict[str, dict]:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-<<<<<<< HEAD
     """Reads what a checkpoint should hold: {item: {path: {"shape", "dtype", "digest"}}}.
 
     Raises:
         DamagedError: If it cannot be read, or is not what was written.
     """
+    sizes.require_small_metadata(folder)
     with damage(folder):
-        manifest = digests.unseal(ocp.JsonCheckpointHandler().restore(folder / "manifest"))
-    if manifest is None or set(manifest) != set(ITEMS):
-        raise DamagedError(f"The checkpoint {folder} is damaged: its manifest is.")
-    return manifest
+        return digests.unseal(ocp.JsonCheckpointHandler().restore(folder / "manifest"), ITEMS)
 
 
 def require_described(folder: Path, step: int) -> None:
@@ -163,12 +152,6 @@ def agree(what: str, action: Callable[[], Any]) -> Any:
         damaged, sentence = min(troubles)
         raise (DamagedError if damaged else UserError)(sentence)
     return result
-=======
-    """Reads what a checkpoint should hold: {item: {path: {"shape", "dtype", "digest"}}}."""
-    sizes.require_small_metadata(folder)
-    with damage(folder):
-        return digests.checked(ocp.JsonCheckpointHandler().restore(folder / "manifest"))
->>>>>>> security
 
 
 def verify(folder: Path, tree: Any, manifest: Mapping[str, dict]) -> None:

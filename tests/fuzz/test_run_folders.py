@@ -213,7 +213,7 @@ MANIFEST = {
 @example([])
 def test_a_manifest(content):
     try:
-        manifest = digests.checked(content)
+        manifest = digests.unseal(content, ("params", "optimizer"))
     except ValueError:
         return
     digests.first_difference(manifest["params"], digests.layout({"a": np.zeros(3)}))

@@ -119,7 +119,7 @@ def test_a_changed_manifest_is_damage_and_not_another_model(copy, target, seal, 
         manifest["shb256" if seal == "renamed" else "sha256"] = "text"
     path.write_text(json.dumps(manifest))
     assert int(restored(copy, target).step) == 8
-    assert "checkpoints/12 is damaged: its manifest is." in capsys.readouterr().err
+    assert "checkpoints/12 cannot be read: its manifest is" in capsys.readouterr().err
 
 
 def test_a_manifest_of_former_versions_has_no_seal(copy, target, whole):
