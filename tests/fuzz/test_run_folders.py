@@ -23,7 +23,7 @@ from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.models.config import SimVLMConfig
 from simvlm_jax.testing import tiny_model
 from simvlm_jax.training import digests, folder, reading, sizes
-from simvlm_jax.training.progress import Progress
+from simvlm_jax.training.progress import progress
 from trained_folder import CONFIG, PROMPT, STEP, make_model_dir
 
 
@@ -255,8 +255,8 @@ def test_what_a_run_noted(tmp_path_factory, losses, noted):
     place = tmp_path_factory.mktemp("noted")
     (place / "losses.jsonl").write_bytes(losses)
     (place / "training.json").write_bytes(noted)
-    with Progress(place, 2, 9, 1.0, tensorboard=False) as progress:
-        assert 0 <= progress._former_seconds < float("inf")
+    with progress(place, 2, 9, 1.0, tensorboard=False) as told:
+        assert 0 <= told._former_seconds < float("inf")
     kept = (place / "losses.jsonl").read_bytes().splitlines()
     assert all(json.loads(line)["step"] <= 2 for line in kept)
     if losses == POINTS:

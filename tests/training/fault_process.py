@@ -32,6 +32,7 @@ def fail(model_dir):
 
 def terminate(model_dir):
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(3)  # JAX tells the others in the background, and these steps take no time
 
 
 def stop(model_dir):
