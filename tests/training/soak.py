@@ -114,9 +114,10 @@ class Soak:
             fault = Fault(self._chance.choice(KINDS), self._chance.randrange(2), self.steps[-1][1])
             began, heard = time.monotonic(), len(self.steps)
             self._do(fault)
-            at, step = self._wait_for_step(heard, starting=fault.kind != "short stop")
+            place = self._wait_for_step(heard, starting=fault.kind != "short stop")
+            at, step, _ = self.steps[place]
             fault.seconds = at - began
-            fault.lost = max(0, max(told for _, told, _ in self.steps[:-1]) - step + 1)
+            fault.lost = max(0, self.steps[place - 1][1] - step + 1)
             done.append(fault)
             print(f"{number + 1}/{self._faults} {fault}", file=sys.stderr, flush=True)
         return done
@@ -139,13 +140,13 @@ class Soak:
             elif "cudart" not in line and "absl" not in line:
                 sys.stderr.write(line)
 
-    def _wait_for_step(self, heard: int, starting: bool = False) -> tuple[float, int]:
-        """When the run told of a step after so many, or of a start's first, and of which."""
+    def _wait_for_step(self, heard: int, starting: bool = False) -> int:
+        """The place of the next step that was told after so many, or of a start's first."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            for at, step, first in self.steps[heard:]:
-                if first or not starting:
-                    return at, step
+            for place in range(heard, len(self.steps)):
+                if self.steps[place][2] or not starting:
+                    return place
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit("The run makes no steps any more: see above.")
             time.sleep(0.01)
