@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -55,10 +56,10 @@ def start(count, commands, each=None):
     ]
 
 
-def finish(processes):
+def finish(processes, patience=PATIENCE):
     """Exit codes and what was said, in order."""
     try:
-        said = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+        said = [process.communicate(timeout=patience)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -156,3 +157,31 @@ def test_what_differs_on_one_process_is_named_before_anything_is_trained(made_da
     for text in said:
         assert f"Process 1 on {socket.gethostname()} differs from most in the data of" in text
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_start_without_a_shard(made_data, tmp_path):
+    """One that runs goes on: it has the file open. What reads anew is tested with the sources."""
+    data, folder = shutil.copytree(made_data, tmp_path / "data"), tmp_path / "run"
+    forever = bindings("TOTAL_STEPS = 1000000", "loop.train.log_every = 100")
+    command = [*TRAIN, *forever, f"--model_dir={folder}", f"--data_dir={data}"]
+    processes = start(2, [command])
+    try:
+        wait_for_checkpoint(folder, 2)
+        vanishing = next((data / "openmoji").glob("train-00001-*"))
+        vanishing.unlink()
+        wait_for_checkpoint(folder, saved_steps(folder / "checkpoints")[-1] + 1)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    codes, said = finish(start(2, [command]), patience=60)
+    assert codes == [2, 2], said
+    assert all("should have 2 shards and has" in text.splitlines()[-1] for text in said)
+    assert restore_params(folder)
+
+
+def wait_for_checkpoint(folder, step):
+    deadline = time.monotonic() + 120
+    while not any(saved >= step for saved in saved_steps(folder / "checkpoints")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
