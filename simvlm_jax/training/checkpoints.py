@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
 from simvlm_jax import hosts
-from simvlm_jax.errors import UserError
+from simvlm_jax.errors import LostError, UserError
 from simvlm_jax.training import digests, stack_traces
 from simvlm_jax.training.keeping import THREE_NEWEST, KeepRules
 from simvlm_jax.training.reading import (
@@ -231,13 +230,16 @@ class Checkpoints:
             raise self._failure
         try:
             yield
-        except (TimeoutError, jax.errors.JaxRuntimeError):
-            raise  # other processes or devices are gone: starting again helps, no person need come
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = _reason(error)
+            if hosts.count() > 1 and not _of_disk(error):
+                raise LostError(
+                    f"A save was given up, as another process did not come along: "
+                    f"{_reason(error)}; start them all again; {self._newest()}."
+                ) from error
             self._failure = SaveError(
-                f"A checkpoint cannot be written into {self._folder}: {reason}; make room there, "
-                f"or make it a folder that can be written, and start again; {self._newest()}."
+                f"A checkpoint cannot be written into {self._folder}: {_reason(error)}; make room "
+                f"there, or make it a folder that can be written, and start again; "
+                f"{self._newest()}."
             )
             raise self._failure from error
 
@@ -275,6 +277,14 @@ def _barrier() -> Callable:
             meet(key=key, timeout_ms=timeout_ms)
 
     return wait
+
+
+def _of_disk(error: Exception) -> bool:
+    """Whether the operating system refused to write, and not another process or a device."""
+    # These are kinds of OSError, too: a process that starts again clears what others still write.
+    others = (ConnectionError, TimeoutError, FileNotFoundError)
+    refused = isinstance(error, OSError) and not isinstance(error, others)
+    return refused or "os_error_code" in str(error)
 
 
 def _reason(error: Exception) -> str:

@@ -211,7 +211,10 @@ def start(model_dir: Path, total: int, every: int = EVERY) -> subprocess.Popen:
 
 def supervise(settings: str) -> int:
     """Is the supervisor."""
-    patience = supervisor.Patience(attempts=20, stopped_seconds=2, grace_seconds=1)
+    # Faults come faster than checkpoints here: no run would be given so many starts without one.
+    patience = supervisor.Patience(
+        attempts=100, stopped_seconds=2, grace_seconds=1, longest_wait_seconds=0.5
+    )
     command = [sys.executable, __file__, "train", settings]
     return supervisor.supervise(command, json.loads(settings)["model_dir"], 2, patience)
 

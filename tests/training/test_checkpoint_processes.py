@@ -116,7 +116,7 @@ def test_what_one_process_cannot_read_none_uses(outcomes, tmp_path):
 @pytest.mark.parametrize("full", [0, 1])
 def test_a_save_that_fails_on_one_process_ends_both(outcomes, full):
     folder, codes, told = outcomes[f"full_{full}"]
-    assert codes[full] == 2 and codes[1 - full] not in (0, 2), told
+    assert codes[full] == 2 and codes[1 - full] != 0, told
     sentence = told[full].strip().splitlines()[-1]
     assert f"A checkpoint cannot be written into {folder}/checkpoints: File too large;" in sentence
     assert sentence.endswith(f"the last good checkpoint is {folder}/checkpoints/1.")
