@@ -191,9 +191,12 @@ class Checkpoints:
         return None
 
     def _prepare(self) -> None:
-        """Makes the folder, and sets aside what Orbax would fall over when it opens it."""
+        """Makes the folder, clears it, and sets aside what Orbax would fall over as it opens it."""
         with self._writing_folder():
             self._folder.mkdir(parents=True, exist_ok=True)
+        # Orbax would do so in a thread, whose trouble is that of a later save.
+        for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         for step in saved_steps(self._folder):
             try:
                 require_described(self._folder, step)
@@ -254,7 +257,6 @@ def _open_manager(folder: Path, keep: KeepRules) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
         folder,
         options=ocp.CheckpointManagerOptions(
-            cleanup_tmp_directories=True,
             # In the background, the writers of arrays would wait for minutes for a folder that
             # cannot be made.
             async_options=ocp.options.AsyncOptions(
