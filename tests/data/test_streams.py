@@ -99,6 +99,18 @@ def test_any_groups_are_those_of_the_whole_batch(data_folder, groups):
         assert_equal(part, {name: array[groups] for name, array in whole.items()})
 
 
+def test_only_the_records_of_the_groups_are_read(data_folder):
+    made, read = stream(documents={"documents_lm": 2}), []
+    records = made._parts[0].examples._records
+    read_all = records.read
+    records.read = lambda indices: read.extend(indices) or read_all(indices)
+    batches = made.batches(0, [1, 3])
+    parts = [next(batches) for _ in range(2)]
+    batches.close()
+    ahead = len(read) // (2 * 2)  # batches that were begun
+    assert len(parts) <= ahead <= 2 + 3 and len(read) == ahead * 2 * 2
+
+
 def test_the_groups_that_t5x_wants_of_a_host():
     assert [list(host_groups(6, host, 3)) for host in range(3)] == [[0, 1], [2, 3], [4, 5]]
     with pytest.raises(UserError, match="4 groups cannot be divided over 3 hosts"):
