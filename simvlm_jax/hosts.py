@@ -8,6 +8,7 @@ coordinator's store, which needs no device, answers within a time, and so cannot
 import itertools
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -110,6 +111,25 @@ def gather(what: str, value: Any) -> list[Any]:
             "again."
         ) from error
     return [json.loads(text) for _, text in sorted(entries)]
+
+
+def require_same(what: str, value: Any, advice: str) -> None:
+    """Compares a value of every process; all must call it, in the same order.
+
+    Args:
+        what: Names the value.
+        value: Anything that JSON can hold.
+        advice: What to do where it is not the same.
+
+    Raises:
+        UserError: On all of them, if one has another value than process 0.
+    """
+    told = gather(what, [socket.gethostname(), value])
+    if other := next((i for i, (_, one) in enumerate(told) if one != told[0][1]), None):
+        raise UserError(
+            f"Process {other} on {told[other][0]} has other {what} than process 0 on {told[0][0]}: "
+            f"{advice}."
+        )
 
 
 def first_says(what: str, value: Any) -> Any:

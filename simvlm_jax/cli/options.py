@@ -13,6 +13,7 @@ from simvlm_jax.errors import UserError
 FORMATS = (
     "array_record", "tfrecord", "webdataset", "parquet", "jsonl", "csv", "text", "folder",
 )  # fmt: skip
+MOST = 1_000_000  # processes of a run, and seconds of a heartbeat: JAX counts in 32 bits
 
 
 def add_gin(parser: argparse.ArgumentParser) -> None:
@@ -43,12 +44,17 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
         help="this is one of several processes; Cloud TPU, GKE, SLURM or MPI say which, as "
         "jax.distributed.initialize finds out",
     )
-    add("--coordinator_address", metavar="HOST:PORT", help="or say it here: where process 0 is")
-    add("--process_count", type=count_from(1), help="how many processes there are")
-    add("--process_index", type=count_from(0), help="which one this is")
+    add(
+        "--coordinator_address",
+        type=_address,
+        metavar="HOST:PORT",
+        help="or say it here: where process 0 is",
+    )
+    add("--process_count", type=count_from(1, MOST), help="how many processes there are")
+    add("--process_index", type=count_from(0, MOST), help="which one this is")
     add(
         "--heartbeat_seconds",
-        type=count_from(1),
+        type=count_from(1, MOST),
         default=30,
         help="a process that is silent for so long is lost, and the others end (default: 30)",
     )
@@ -210,15 +216,27 @@ def outcome(data_set, found: dict, before: bool) -> str:
     return "\n".join(lines)
 
 
-def count_from(least: int) -> Callable[[str], int]:
-    """A type of argparse: a whole number that is not below `least`."""
+def count_from(least: int, most: float = float("inf")) -> Callable[[str], int]:
+    """A type of argparse: a whole number that is not below `least` and not above `most`."""
+    end = "on" if most == float("inf") else f"to {most}"
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} {end}")
         return int(text)
 
     return parse
+
+
+def _address(text: str) -> str:
+    """A type of argparse: HOST:PORT. JAX ends with a segmentation fault where it is something else.
+
+    An IPv6 address stands in brackets: [::1]:1234.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 10.0.0.2:1234")
+    return text
 
 
 def load_configuration(args: argparse.Namespace) -> None:

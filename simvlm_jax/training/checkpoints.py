@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 
 from simvlm_jax import hosts
 from simvlm_jax.errors import LostError, UserError
-from simvlm_jax.training import digests, stack_traces
+from simvlm_jax.training import digests, guards, stack_traces
 from simvlm_jax.training.keeping import THREE_NEWEST, KeepRules
 from simvlm_jax.training.reading import (
     DamagedError,
@@ -80,8 +80,8 @@ class Checkpoints:
         Raises:
             UserError: If the folder cannot be made, or a number is out of range.
         """
-        if every_minutes is not None and not every_minutes > 0:
-            raise UserError(f"checkpoint_minutes={every_minutes!r} is not above 0: set a number.")
+        if every_minutes is not None:
+            guards.require_amount("checkpoint_minutes", every_minutes)
         self._folder = checkpoints_folder(model_dir)
         self._keep, self._every_steps, self._every_minutes = keep, every_steps, every_minutes
         self._saved_at = time.monotonic()

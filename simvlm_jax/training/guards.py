@@ -33,6 +33,16 @@ def require_counts(total_steps: int, checkpoint_every: int, log_every: int) -> N
             raise UserError(f"{name}={value!r} is not a whole number above 0: set one.")
 
 
+def require_amount(name: str, value: Any) -> None:
+    """Checks that a number of minutes or hours is one that can be waited for.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e6:
+        raise UserError(f"{name}={value!r} is not a number above 0, at most a million: set one.")
+
+
 def require_not_behind(total_steps: int, step: int, model_dir: Path) -> None:
     """Checks that a run is not longer already than it should become.
 
@@ -167,7 +177,12 @@ class Watchdog:
     """
 
     def __init__(self, minutes: float) -> None:
-        """Waits for so many minutes, which have to do for compiling too."""
+        """Waits for so many minutes, which have to do for compiling too.
+
+        Raises:
+            UserError: If that is no time.
+        """
+        require_amount("patience_minutes", minutes)
         self._seconds = 60 * minutes
 
     def __enter__(self) -> "Watchdog":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from orbax.checkpoint import checkpoint_managers as managers
 
 from simvlm_jax.errors import UserError
+from simvlm_jax.training import guards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +41,8 @@ class KeepRules:
             whole = isinstance(value, int) and value >= 1
             if not whole and not (name == "every_steps" and value is None):
                 raise _refused(name, value, "a whole number above 0")
-        if self.every_hours is not None and not self.every_hours > 0:
-            raise _refused("every_hours", self.every_hours, "a number above 0")
+        if self.every_hours is not None:
+            guards.require_amount("KeepRules.every_hours", self.every_hours)
         if self.best_mode not in ("min", "max"):
             raise _refused("best_mode", self.best_mode, "'min' or 'max'")
 

@@ -110,7 +110,7 @@ def _run(
 ) -> TrainState:
     guard, previous, start, last = guards.FiniteGuard(), None, told.start, told.total
     steps = profiler.steps(told.watch(batches), start + 1)
-    with told, contextlib.closing(batches), watchdog, contextlib.closing(steps):
+    with watchdog, told, contextlib.closing(batches), contextlib.closing(steps):
         for step, batch in steps:
             state, loss, norm, metrics = step_function(state, batch)
             guard.watch(step, loss, norm)

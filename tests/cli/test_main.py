@@ -96,6 +96,24 @@ def test_what_is_no_range_of_steps_is_one_sentence_and_code_2(value, capsys):
     assert f"--profile: {value!r} is not START:STOP, two whole numbers" in sentence
 
 
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--coordinator_address=foo", "'foo' is not HOST:PORT"),
+        ("--coordinator_address=foo:bar", "'foo:bar' is not HOST:PORT"),
+        ("--coordinator_address=:1234", "':1234' is not HOST:PORT"),
+        ("--coordinator_address=127.0.0.1:99999", "'127.0.0.1:99999' is not HOST:PORT"),
+        ("--heartbeat_seconds=0", "'0' is not a whole number from 1 to 1000000"),
+        ("--heartbeat_seconds=9999999999", "is not a whole number from 1 to 1000000"),
+        ("--process_count=9999999999", "is not a whole number from 1 to 1000000"),
+        ("--process_count=2", "belong together: give all three"),
+    ],
+)
+def test_processes_that_cannot_meet_are_refused_before_jax_crashes(flag, words, capsys):
+    assert code_of("train", "--gin_file=x", "--model_dir=y", flag) == 2
+    assert words in one_sentence(capsys.readouterr().err)
+
+
 def test_a_range_of_steps_is_read_before_anything_heavy_is_imported():
     program = (
         "import sys; from simvlm_jax.cli import main\n"

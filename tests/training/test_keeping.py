@@ -96,6 +96,8 @@ def test_a_metric_that_is_not_there_is_said(tmp_path):
         ({"newest": None}, "newest=None is not"),
         ({"every_steps": 0.5}, "every_steps=0.5 is not"),
         ({"every_hours": -1}, "every_hours=-1 is not a number above 0"),
+        ({"every_hours": float("inf")}, "every_hours=inf is not a number above 0"),
+        ({"every_hours": "6"}, "every_hours='6' is not a number above 0"),
         ({"best_count": 0}, "best_count=0 is not"),
         ({"best_mode": "best"}, "best_mode='best' is not 'min' or 'max'"),
     ],
@@ -113,5 +115,10 @@ def test_saves_by_time(tmp_path):
     run(tmp_path / "seldom", checkpoint_every=100, checkpoint_minutes=60)
     with Checkpoints(tmp_path / "seldom") as saved:
         assert saved.steps() == [12]
-    with pytest.raises(UserError, match="checkpoint_minutes=0 is not above 0"):
-        run(tmp_path / "never", checkpoint_minutes=0)
+
+
+@pytest.mark.parametrize("name", ["checkpoint_minutes", "patience_minutes"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "5", True])
+def test_minutes_that_nobody_can_wait_are_refused(tmp_path, name, value):
+    with pytest.raises(UserError, match=f"{name}={value!r} is not a number above 0"):
+        run(tmp_path, **{name: value})
