@@ -8,6 +8,7 @@ coordinator's store, which needs no device, answers within a time, and so cannot
 import itertools
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,7 @@ def join(
     process_index: int | None = None,
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
     meeting_seconds: int = 300,
+    share_sigterm: bool = True,
 ) -> None:
     """Meets the other processes, once; to be called before anything asks JAX for devices.
 
@@ -39,12 +41,15 @@ def join(
         process_index: Which of them this is; None likewise.
         heartbeat_seconds: After so long without a word of one, the others end with code 134.
         meeting_seconds: How long to wait for all to come.
+        share_sigterm: SIGTERM only tells all of them, which have to ask for it; else it ends the
+            one that gets it, as ever.
 
     Raises:
         LostError: If they did not all come, or nothing says who they are.
     """
     if joined():
         return
+    jax.config.update("jax_enable_preemption_service", share_sigterm)
     try:
         jax.distributed.initialize(
             coordinator_address,
@@ -110,6 +115,25 @@ def gather(what: str, value: Any) -> list[Any]:
             "again."
         ) from error
     return [json.loads(text) for _, text in sorted(entries)]
+
+
+def require_same(what: str, value: Any, advice: str) -> None:
+    """Compares a value of every process; all must call it, in the same order.
+
+    Args:
+        what: Names the value.
+        value: Anything that JSON can hold.
+        advice: What to do where it is not the same.
+
+    Raises:
+        UserError: On all of them, if one has another value than process 0.
+    """
+    told = gather(what, [socket.gethostname(), value])
+    if other := next((i for i, (_, one) in enumerate(told) if one != told[0][1]), None):
+        raise UserError(
+            f"Process {other} on {told[other][0]} has other {what} than process 0 on {told[0][0]}: "
+            f"{advice}."
+        )
 
 
 def first_says(what: str, value: Any) -> Any:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from simvlm_jax.cli import options
-from simvlm_jax.errors import UserError
+from simvlm_jax.errors import UserError, writing
 
 if TYPE_CHECKING:
     from simvlm_jax.captioner import Captioner
@@ -58,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from simvlm_jax.captioner import Captioner
 
     tells = hosts.is_first()
+    names = hashlib.sha256("\0".join(paths).encode("utf-8", "surrogateescape"))
+    hosts.require_same("images", names.hexdigest(), "give paths on a disk that all hosts share")
     for sentence in failures if tells else ():
         print(sentence, file=sys.stderr)
     captioner = Captioner.load(
@@ -153,11 +156,7 @@ def _open(output: str | None) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
         return
-    try:
-        file = open(output, "w", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror}.") from error
-    with file:
+    with writing(output), open(output, "w", encoding="utf-8") as file:
         yield file
 
 

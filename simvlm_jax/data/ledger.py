@@ -14,7 +14,7 @@ from pathlib import Path
 
 from etils import epath
 
-from simvlm_jax.errors import UserError
+from simvlm_jax.errors import UserError, writing
 from simvlm_jax.json_files import parse_object
 
 NAMED = 100_000  # at most so many records are named; all are counted
@@ -88,7 +88,8 @@ class FailureLedger:
             content = self._path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]  # a kill may have cut the last line
             if whole != content:
-                self._path.write_bytes(whole)
+                with writing(self._path):
+                    self._path.write_bytes(whole)
             self._named = {_failure(line, self._path) for line in whole.split(b"\n")[:-1]}
 
     @property
@@ -133,10 +134,11 @@ class FailureLedger:
             return
         self._named.add(failure)
         if self._path:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a") as file:
-                entry = {"step": step, **dataclasses.asdict(failure)}
-                file.write(json.dumps(entry) + "\n")
+            with writing(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a") as file:
+                    entry = {"step": step, **dataclasses.asdict(failure)}
+                    file.write(json.dumps(entry) + "\n")
         if len(self._named) <= TOLD:
             more = "; of further ones nothing is told" if len(self._named) == TOLD else ""
             print(

@@ -10,7 +10,7 @@ from typing import Any
 
 from simvlm_jax import hosts
 from simvlm_jax.data.paths import SUMMARY_NAME, data_dir
-from simvlm_jax.errors import UserError
+from simvlm_jax.errors import UserError, writing
 from simvlm_jax.evaluation.evaluations import Evaluation
 from simvlm_jax.evaluation.report import write_report
 from simvlm_jax.json_files import LARGEST, object_lines, read_bounded, read_object
@@ -42,12 +42,13 @@ def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]
     folder = Path(model_dir)
     require_same_vocabulary(folder)
     fingerprint = _fingerprint(folder, config_text)
+    shared = "give a --model_dir on a disk that all hosts share, and the same data"
+    hosts.require_same("checkpoints or data", fingerprint, shared)
     metrics_file, report_file = folder / "metrics.json", folder / "report" / "index.html"
-    if metrics_file.is_file() and report_file.is_file():
-        metrics = read_object(metrics_file)
-        if metrics.get("fingerprint") == fingerprint:
-            _tell(f"{metrics_file} is up to date.")
-            return metrics
+    metrics = _known(metrics_file, fingerprint) if report_file.is_file() else None
+    if metrics := hosts.first_says("metrics", metrics):
+        _tell(f"{metrics_file} is up to date.")
+        return metrics
     sections, samples = {}, []
     for number, evaluation in enumerate(evaluations, 1):
         _tell(f"evaluating {evaluation.name} ({number}/{len(evaluations)})")
@@ -60,9 +61,17 @@ def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]
     }
     if hosts.is_first():
         shown_metrics = {name: value for name, value in metrics.items() if name != "fingerprint"}
-        write_report(report_file, "SimVLM", shown_metrics, _curves(folder), samples)
-        write_atomic(metrics_file, json.dumps(metrics, indent=2).encode())
+        curves = _curves(folder)
+        with writing(folder):
+            write_report(report_file, "SimVLM", shown_metrics, curves, samples)
+            write_atomic(metrics_file, json.dumps(metrics, indent=2).encode())
     return metrics
+
+
+def _known(metrics_file: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What an evaluation with this fingerprint wrote, if there was one."""
+    metrics = read_object(metrics_file) if metrics_file.is_file() else {}
+    return metrics if metrics.get("fingerprint") == fingerprint else None
 
 
 def _tell(line: str) -> None:

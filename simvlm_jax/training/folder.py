@@ -13,7 +13,7 @@ from typing import Any
 
 from simvlm_jax import hosts
 from simvlm_jax.data import pieces
-from simvlm_jax.errors import UserError
+from simvlm_jax.errors import UserError, writing
 from simvlm_jax.json_files import parse_object, read_bounded
 
 # What the parameters mean depends on these: a run cannot go on with others.
@@ -119,15 +119,13 @@ def write_files(model_dir: Path, files: Mapping[str, bytes]) -> None:
     """
     for name, content in files.items():
         path = model_dir / name
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             before = path.read_bytes() if path.is_file() else None
             if before not in (None, content):
                 print(f"{name} changes: {_changes(before, content)}", file=sys.stderr)
             if before != content:
                 write_atomic(path, content)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def _changes(before: bytes, after: bytes) -> str:

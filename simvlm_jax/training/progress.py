@@ -5,6 +5,7 @@ line before. `training.json` has {"steps", "total_steps", "seconds"}, where the 
 all starts of this run together.
 """
 
+import contextlib
 import functools
 import json
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import jax
 
 from simvlm_jax import hosts
-from simvlm_jax.errors import UserError
+from simvlm_jax.errors import UserError, writing
 from simvlm_jax.json_files import object_lines, read_object
 from simvlm_jax.training.folder import write_atomic
 
@@ -115,27 +116,45 @@ class Told(Progress):
         self._folder = Path(model_dir)
         self._former_seconds = _former_seconds(self._folder / "training.json")
         self._losses = self._folder / "losses.jsonl"
-        _forget(self._losses, self.start)
-        self._writer = _summary_writer(self._folder / "tensorboard") if tensorboard else None
+        with writing(self._losses):
+            _forget(self._losses, self.start)
+        self._writer = None
+        if tensorboard:
+            with self._writing_events():
+                self._writer = _summary_writer(self._folder / "tensorboard")
 
     def __exit__(self, *_: Any) -> None:
         """Closes TensorBoard's file."""
         if self._writer:
-            self._writer.close()
+            with self._writing_events():
+                self._writer.close()
 
     def _tell(self, step: int, values: dict, rates: dict, ending: str) -> None:
         print(progress_line(step, self.total, values, rates, ending), file=sys.stderr)
-        with self._losses.open("a") as file:
+        with writing(self._losses), self._losses.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         record = {
             "steps": step,
             "total_steps": self.total,
             "seconds": round(self._former_seconds + self._reported - self._began, 3),
         }
-        write_atomic(self._folder / "training.json", json.dumps(record).encode())
+        with writing(self._folder / "training.json"):
+            write_atomic(self._folder / "training.json", json.dumps(record).encode())
         if self._writer:
-            self._writer.write_scalars(step, values | rates)
-            self._writer.flush()
+            with self._writing_events():
+                self._writer.write_scalars(step, values | rates)
+                self._writer.flush()
+
+    @contextlib.contextmanager
+    def _writing_events(self) -> Iterator[None]:
+        """Like `writing`, where TensorFlow writes, which has errors of its own."""
+        import tensorflow as tf  # TensorBoard's events need it anyway
+
+        with writing(self._folder / "tensorboard"):
+            try:
+                yield
+            except tf.errors.OpError as error:
+                raise OSError(None, " ".join(error.message.split())[:200]) from error
 
 
 def progress(

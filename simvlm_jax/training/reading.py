@@ -33,11 +33,15 @@ def checkpoints_folder(model_dir: str | Path) -> Path:
 def saved_steps(folder: Path) -> list[int]:
     """Lists the finished checkpoints of a folder, oldest first; an unfinished one has a suffix."""
     names = (path.name for path in folder.glob("*"))
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+    numbers = (int(name) for name in names if name.isascii() and name.isdecimal())
+    return sorted(number for number in numbers if (folder / str(number)).exists())  # no "007"
 
 
 def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = False) -> Any:
     """Reads the parameters of a run, knowing neither its model nor its optimizer.
+
+    Of several processes all call it, and all get the same checkpoint: what one of them cannot
+    read, none uses.
 
     Args:
         model_dir: The run's folder, ours or T5X's; where it holds both kinds, ours count.
@@ -52,9 +56,11 @@ def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = F
         UserError: If there is no such checkpoint, or it is damaged, or it holds no average.
     """
     folder = checkpoints_folder(model_dir)
-    steps = saved_steps(folder)
-    if not steps and (steps := t5x_format.steps(model_dir)):
-        return _restore_t5x_params(Path(model_dir), steps, step, ema)
+    steps, t5x_steps = hosts.first_says(
+        "checkpoints", (saved_steps(folder), t5x_format.steps(model_dir))
+    )
+    if t5x_steps and not steps:
+        return agree("read", lambda: _restore_t5x_params(Path(model_dir), t5x_steps, step, ema))
     if not steps:
         raise UserError(f"There is no checkpoint in {folder}: train first, or check the folder.")
     if step is not None and step not in steps:
@@ -62,11 +68,12 @@ def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = F
     read = _read_average if ema else _read_params
     for candidate in reversed(steps) if step is None else [step]:
         try:
-            return read(folder / str(candidate))
+            return agree("read", lambda: read(folder / str(candidate)))  # noqa: B023 - called at once
         except DamagedError as error:
             if candidate == steps[0] or step is not None:
                 raise
-            print(error, file=sys.stderr)
+            if hosts.is_first():
+                print(error, file=sys.stderr)
 
 
 def read_arrays(folder: Path, name: str, wanted: Callable[[str], bool]) -> dict[str, jax.Array]:

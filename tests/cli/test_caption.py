@@ -127,6 +127,7 @@ def test_folders_are_searched_and_globs_expanded(pictures):
         (["empty"], "no image in empty"),
         (["b.png", "--batch_size=0"], "'0' is not a whole number from 1 on"),
         (["b.png", "--output=nowhere/out"], "nowhere/out cannot be written"),
+        (["b.png", "--output=/dev/full"], "/dev/full cannot be written: No space left"),
     ],
 )
 def test_nothing_to_do_is_one_sentence_and_code_2(opened, pictures, arguments, words, capsys):

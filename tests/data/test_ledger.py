@@ -114,3 +114,11 @@ def test_the_first_failures_are_told_each_once(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Record 0 of a.tar (pairs) counts nothing: truncated."
     assert len(lines) == 10 and lines[-1].endswith("; of further ones nothing is told.")
+
+
+def test_a_ledger_that_cannot_be_written_is_a_sentence(tmp_path):
+    made = FailureLedger()
+    made.open(tmp_path)
+    (tmp_path / "ledger.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"ledger.jsonl cannot be written: No space left on dev"):
+        made.note(0, 1, [failure(1)])

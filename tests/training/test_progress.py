@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 from clu import metrics
 
+from simvlm_jax.errors import UserError
 from simvlm_jax.training import progress
 from simvlm_jax.training.progress import progress_line
 from standin import Count
@@ -174,3 +175,26 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     _, event = events.Tensors("loss")
     assert event.step == 2 and make_ndarray(event.tensor_proto) == pytest.approx(2.0)
     assert "tokens_per_second" in events.Tags()["tensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hinder", "reason"),
+    [
+        ("losses.jsonl", lambda path: path.symlink_to("/dev/full"), "No space left on device"),
+        ("training.json", lambda path: path.mkdir(), "Is a directory"),
+    ],
+)
+def test_what_cannot_be_written_is_a_sentence(tmp_path, name, hinder, reason):
+    told = progress.progress(tmp_path, 0, 4, 1.0, tensorboard=False)
+    hinder(tmp_path / name)
+    told.add(step_metrics(6, 3))
+    with pytest.raises(UserError, match=f"{name} cannot be written: {reason}; make room"):
+        told.report(1)
+
+
+def test_events_that_cannot_be_written_are_a_sentence(tmp_path):
+    (tmp_path / "tensorboard").write_text("no folder")
+    refused = pytest.raises(UserError, match="tensorboard cannot be written: .*; make room")
+    with refused, progress.progress(tmp_path, 0, 4, 1.0) as told:
+        told.add(step_metrics(6, 3))
+        told.report(1)
