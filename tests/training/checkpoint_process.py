@@ -9,7 +9,9 @@ function of the step, so every process checks its own part of what it restores, 
 import json
 import resource
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +133,23 @@ def files(model_dir):
         raise AssertionError("it was not refused")
 
 
-DOINGS = {"save": save, "restore": restore, "read": read, "files": files}
+def differ():
+    """All are told that they differ, and process 1 takes its time to read it."""
+    store = hosts.distributed.global_state.client
+
+    def read_slowly(folder):
+        time.sleep(hosts.index())
+        return store.key_value_dir_get(folder)
+
+    hosts.distributed.global_state.client = SimpleNamespace(
+        key_value_set=store.key_value_set,
+        wait_at_barrier=store.wait_at_barrier,
+        key_value_dir_get=read_slowly,
+    )
+    hosts.require_same("numbers", hosts.index(), "make them the same")
+
+
+DOINGS = {"differ": differ, "save": save, "restore": restore, "read": read, "files": files}
 
 
 def main():

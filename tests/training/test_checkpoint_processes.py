@@ -130,3 +130,10 @@ def test_a_save_that_fails_on_one_process_ends_both(outcomes, full):
     require_step(restored_here(folder), 1)
     checkpoint_process.save(folder, [2])
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["1", "2"]
+
+
+def test_what_all_are_told_each_says_also_a_slow_one():
+    """Process 0 has the store: once it is gone, another one could only say that it is lost."""
+    codes, told = end(start(2, [{"do": "differ"}]))
+    assert codes == [2, 2], told
+    assert all("has other numbers than process 0" in text for text in told)
