@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from simvlm_jax.errors import LostError, UserError
 HEARTBEAT_SECONDS = 30
 # The others need so long at most to come to where they tell something: one may have to read more.
 PATIENCE_SECONDS = 600
+LAST_WORD_SECONDS = 2
 _calls = itertools.count()
 
 
@@ -30,6 +32,7 @@ def join(
     process_index: int | None = None,
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
     meeting_seconds: int = 300,
+    share_sigterm: bool = True,
 ) -> None:
     """Meets the other processes, once; to be called before anything asks JAX for devices.
 
@@ -40,12 +43,15 @@ def join(
         process_index: Which of them this is; None likewise.
         heartbeat_seconds: After so long without a word of one, the others end with code 134.
         meeting_seconds: How long to wait for all to come.
+        share_sigterm: SIGTERM only tells all of them, which have to ask for it; else it ends the
+            one that gets it, as ever.
 
     Raises:
         LostError: If they did not all come, or nothing says who they are.
     """
     if joined():
         return
+    jax.config.update("jax_enable_preemption_service", share_sigterm)
     try:
         jax.distributed.initialize(
             coordinator_address,
@@ -159,7 +165,12 @@ def wait_for_all(what: str) -> None:
 
 
 def leave(code: int) -> None:
-    """Ends this process at once; others that wait for it miss its heartbeat and end with 134."""
+    """Ends this process; others that wait for it miss its heartbeat and end with 134.
+
+    What all were told, all say: process 0, which has the store, lets the others read it first.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
+    if is_first() and count() > 1:
+        time.sleep(LAST_WORD_SECONDS)
     os._exit(code)

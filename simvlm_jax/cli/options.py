@@ -60,8 +60,12 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def join_processes(args: argparse.Namespace) -> None:
+def join_processes(args: argparse.Namespace, saves: bool = False) -> None:
     """Meets the other processes, where `add_processes`'s options say that there are any.
+
+    Args:
+      args: with those options.
+      saves: the verb saves after SIGTERM, on all of them; where it does not, SIGTERM ends it.
 
     Raises:
       UserError: they did not meet, or an option is missing.
@@ -82,7 +86,7 @@ def join_processes(args: argparse.Namespace) -> None:
         return
     from simvlm_jax import hosts  # brings JAX, seconds to import
 
-    hosts.join(*named, args.heartbeat_seconds)
+    hosts.join(*named, args.heartbeat_seconds, share_sigterm=saves)
 
 
 def add_kinds(parser: argparse.ArgumentParser, name: str, kinds: Mapping[str, ModuleType]) -> None:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains to the configuration's total_steps."""
-    options.join_processes(args)
+    options.join_processes(args, saves=True)
     options.load_configuration(args)
     from simvlm_jax import configuration, hosts
     from simvlm_jax.training import fingerprint, folder, loop

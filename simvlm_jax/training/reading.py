@@ -33,7 +33,8 @@ def checkpoints_folder(model_dir: str | Path) -> Path:
 def saved_steps(folder: Path) -> list[int]:
     """Lists the finished checkpoints of a folder, oldest first; an unfinished one has a suffix."""
     names = (path.name for path in folder.glob("*"))
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+    numbers = (int(name) for name in names if name.isascii() and name.isdecimal())
+    return sorted(number for number in numbers if (folder / str(number)).exists())  # no "007"
 
 
 def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = False) -> Any:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -185,3 +186,40 @@ def wait_for_checkpoint(folder, step):
     while not any(saved >= step for saved in saved_steps(folder / "checkpoints")):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_processes_that_see_other_images_or_checkpoints_stop(made_data, runs, pictures, tmp_path):
+    """Else their rows would be of other images, or their parameters of another step."""
+    older = shutil.copytree(runs[1][0], tmp_path / "older")
+    shutil.rmtree(older / "checkpoints" / "4")
+    where = f"--model_dir={runs[1][0]}"
+    caption = start(2, [["caption", where, str(pictures / "0.png")]], {1: [str(pictures)]})
+    evaluate = start(
+        2, [[*EVALUATE, where, f"--data_dir={made_data}"]], {1: [f"--model_dir={older}"]}
+    )
+    codes, said = finish(caption)
+    assert codes == [2, 2] and all("Process 1 on " in text for text in said), said
+    assert all("has other images than process 0" in text for text in said)
+    codes, said = finish(evaluate)
+    assert codes == [2, 2], said
+    assert all("has other checkpoints or data than process 0" in text for text in said)
+
+
+@pytest.mark.parametrize(("saves", "code"), [(True, 0), (False, -signal.SIGTERM)])
+def test_sigterm_ends_a_process_that_met_others_and_saves_nothing(saves, code):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = (
+        "import argparse, os, signal, time\n"
+        "from simvlm_jax.cli import options\n"
+        "parser = argparse.ArgumentParser()\n"
+        "options.add_processes(parser)\n"
+        f"options.join_processes(parser.parse_args(), {saves})\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "time.sleep(1)\n"
+    )
+    flags = [f"--coordinator_address=127.0.0.1:{port}", "--process_count=1", "--process_index=0"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    ended = subprocess.run([sys.executable, "-c", program, *flags], env=environment, timeout=60)
+    assert ended.returncode == code

@@ -9,7 +9,9 @@ function of the step, so every process checks its own part of what it restores, 
 import json
 import resource
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
-from simvlm_jax.training import checkpoints
+from simvlm_jax.training import checkpoints, reading
 from simvlm_jax.training.keeping import KeepRules
 from simvlm_jax.training.reading import DamagedError
 from simvlm_jax.training.state import TrainState
@@ -65,14 +67,14 @@ def target(mesh):
     )
 
 
-def require_same(state, step):
+def require_same(state, expected):
     """Every part that this process holds, bit for bit."""
 
     def compare(leaf, wanted):
         for shard in leaf.addressable_shards:
             np.testing.assert_array_equal(np.asarray(shard.data), wanted[shard.index])
 
-    jax.tree.map(compare, state, contents(step))
+    jax.tree.map(compare, state, expected)
 
 
 def save(model_dir, steps, fsdp=1, keep=None, limited=None):
@@ -97,11 +99,25 @@ def restore(model_dir, step, fsdp=1, unreadable=None):
     checkpoints._read_items = read_or_not
     with checkpoints.Checkpoints(model_dir) as saved:
         state = saved.restore_latest(target(mesh_of(fsdp)))
-        require_same(state, step)
+        require_same(state, contents(step))
         if unreadable is not None:
             assert saved.steps() == [step]
             saved.save(placed(unreadable, mesh_of(fsdp)))
     checkpoints._read_items = read_items
+
+
+def read(model_dir, step, unreadable):
+    """Reads the parameters alone, which must be those of `step` on every process."""
+    read_params = reading._read_params
+
+    def read_or_not(folder):
+        if hosts.index() == 1 and folder.name == str(unreadable):
+            raise DamagedError(f"The checkpoint {folder} is damaged: process 1 says so.")
+        return read_params(folder)
+
+    reading._read_params = read_or_not
+    require_same(reading.restore_params(model_dir), contents(step).params)
+    reading._read_params = read_params
 
 
 def files(model_dir):
@@ -117,7 +133,23 @@ def files(model_dir):
         raise AssertionError("it was not refused")
 
 
-DOINGS = {"save": save, "restore": restore, "files": files}
+def differ():
+    """All are told that they differ, and process 1 takes its time to read it."""
+    store = hosts.distributed.global_state.client
+
+    def read_slowly(folder):
+        time.sleep(hosts.index())
+        return store.key_value_dir_get(folder)
+
+    hosts.distributed.global_state.client = SimpleNamespace(
+        key_value_set=store.key_value_set,
+        wait_at_barrier=store.wait_at_barrier,
+        key_value_dir_get=read_slowly,
+    )
+    hosts.require_same("numbers", hosts.index(), "make them the same")
+
+
+DOINGS = {"differ": differ, "save": save, "restore": restore, "read": read, "files": files}
 
 
 def main():

@@ -58,6 +58,10 @@ def restored_here(folder):
         return saved.restore_latest(checkpoint_process.target(mesh))
 
 
+def require_step(state, step):
+    checkpoint_process.require_same(state, checkpoint_process.contents(step))
+
+
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """{name: (folder, exit codes, what was said)}; those that can run at the same time do."""
@@ -91,7 +95,7 @@ def test_two_processes_save_and_restore_on_two_meshes(outcomes):
 def test_what_two_saved_four_and_one_restore(outcomes):
     folder = outcomes["whole"][0]
     four = start(4, [{"do": "restore", "model_dir": str(folder), "step": 3, "fsdp": 2}], devices=1)
-    checkpoint_process.require_same(restored_here(folder), 3)
+    require_step(restored_here(folder), 3)
     codes, told = end(four)
     assert codes == [0] * 4, told
 
@@ -101,8 +105,9 @@ def test_what_one_process_cannot_read_none_uses(outcomes, tmp_path):
     folder = shutil.copytree(outcomes["whole"][0], tmp_path / "copy")
     for path in (folder / "checkpoints" / "3").rglob("d/*"):
         path.write_bytes(path.read_bytes()[:-1])
-    doing = {"do": "restore", "model_dir": str(folder), "step": 1, "fsdp": 4, "unreadable": 2}
-    codes, told = end(start(2, [doing]))
+    doing = {"model_dir": str(folder), "step": 1, "unreadable": 2}
+    doings = [doing | {"do": "read"}, doing | {"do": "restore", "fsdp": 4}]
+    codes, told = end(start(2, doings))
     assert codes == [0, 0], told
     assert "checkpoints/3 cannot be read" in told[0] and "process 1 says so" in told[0]
     assert told[0].count("Going on from step 1 instead.") == 1
@@ -110,7 +115,7 @@ def test_what_one_process_cannot_read_none_uses(outcomes, tmp_path):
     aside = folder / "damaged_checkpoints"
     assert sorted(path.name for path in aside.iterdir()) == ["2", "3"]
     assert saved_steps(folder / "checkpoints") == [1, 2]
-    checkpoint_process.require_same(restored_here(folder), 2)
+    require_step(restored_here(folder), 2)
 
 
 @pytest.mark.parametrize("full", [0, 1])
@@ -122,6 +127,13 @@ def test_a_save_that_fails_on_one_process_ends_both(outcomes, full):
     assert sentence.endswith(f"the last good checkpoint is {folder}/checkpoints/1.")
     assert "Traceback" not in told[full]
     assert saved_steps(folder / "checkpoints") == [1]
-    checkpoint_process.require_same(restored_here(folder), 1)
+    require_step(restored_here(folder), 1)
     checkpoint_process.save(folder, [2])
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["1", "2"]
+
+
+def test_what_all_are_told_each_says_also_a_slow_one():
+    """Process 0 has the store: once it is gone, another one could only say that it is lost."""
+    codes, told = end(start(2, [{"do": "differ"}]))
+    assert codes == [2, 2], told
+    assert all("has other numbers than process 0" in text for text in told)

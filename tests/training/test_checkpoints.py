@@ -112,6 +112,12 @@ def test_bits_flipped_on_disk_never_pass(copy, whole):
     same(reading.restore_params(copy, step=12), whole[1].params)
 
 
+def test_only_a_step_s_own_name_is_a_checkpoint(tmp_path):
+    for name in ("07", "12", "x", "²", "3.orbax-checkpoint-tmp"):
+        (tmp_path / name).mkdir()
+    assert reading.saved_steps(tmp_path) == [12]
+
+
 def test_no_whole_checkpoint_at_all(copy):
     for step in [4, 8, 12]:
         truncate(copy / "checkpoints" / str(step))

@@ -122,3 +122,30 @@ def test_a_clock_that_jumps_costs_a_start_at_most(undisturbed, tmp_path):
     assert saved_steps(tmp_path / "checkpoints") == [4, 8, 12]
     same(restore_params(tmp_path, 12), restore_params(undisturbed, 12))
     assert losses(tmp_path) == losses(undisturbed)
+
+
+def test_a_reader_of_data_that_hangs_does_not_hold_up_the_end(tmp_path):
+    """The loss of step 3 is no number, and the batch after it never comes."""
+    program = (
+        "import sys, time, standin\n"
+        "class Stream(standin.Stream):\n"
+        "    def batch(self, step):\n"
+        "        time.sleep(1000 * (step == 3))\n"
+        "        return super().batch(step)\n"
+        "standin.Stream = Stream\n"
+        "standin.run(sys.argv[1], log_every=1, patience_minutes=0.1, stream={'poison_at': 2})\n"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(SCRIPT.parent)]),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=LONGEST,
+    )
+    assert ended.returncode == 1 and "Timeout (" in ended.stderr, ended.stderr
