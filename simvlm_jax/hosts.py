@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from simvlm_jax.errors import LostError, UserError
 HEARTBEAT_SECONDS = 30
 # The others need so long at most to come to where they tell something: one may have to read more.
 PATIENCE_SECONDS = 600
+GRACE_SECONDS = 1
 _calls = itertools.count()
 
 
@@ -139,7 +141,9 @@ def wait_for_all(what: str) -> None:
 
 
 def leave(code: int) -> None:
-    """Ends this process at once; others that wait for it miss its heartbeat and end with 134."""
+    """Ends this process; others that wait for it miss its heartbeat and end with 134."""
     sys.stdout.flush()
     sys.stderr.flush()
+    if is_first() and count() > 1:
+        time.sleep(GRACE_SECONDS)  # the coordinator ends with it: others may leave likewise
     os._exit(code)

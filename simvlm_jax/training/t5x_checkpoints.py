@@ -75,7 +75,7 @@ def set_damaged_aside(model_dir: str | Path) -> None:
     damaged = []
     for step in reversed(steps):
         folder = t5x_format.folder(model_dir, step).parent
-        if not (trouble := _trouble(step, folder)):
+        if not (trouble := _trouble(folder)):
             break
         _tell(f"The checkpoint {folder} is damaged: {trouble}.")
         damaged.append(folder)
@@ -110,13 +110,11 @@ def export(model_dir: str | Path, output: str | Path, step: int | None = None) -
     return _write(output, step, t5x_format.from_own(*items))
 
 
-def _trouble(step: int, folder: Path) -> str | None:
-    """What any of the processes finds wrong in its part of a checkpoint's arrays."""
+def _trouble(folder: Path) -> str | None:
+    """What a process finds wrong first in its part of a checkpoint's arrays; the same for all."""
     found = None
     if t5x_format.is_described(folder):
-        part = slice(hosts.index(), None, hosts.count())
-        verdict = verifying.verify(step, folder, lambda *_: None, part)
-        found = "; ".join(verdict.trouble[:1])
+        found = verifying.first_trouble(folder, slice(hosts.index(), None, hosts.count()))
     return next(filter(None, hosts.gather("damage", found)), None)
 
 

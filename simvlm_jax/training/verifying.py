@@ -76,19 +76,13 @@ def find(where: str | Path, step: int | None = None) -> list[tuple[int, Path]]:
     return chosen
 
 
-def verify(
-    step: int,
-    folder: Path,
-    progress: Callable[[str, int, int], None],
-    part: slice = slice(None),
-) -> Verdict:
+def verify(step: int, folder: Path, progress: Callable[[str, int, int], None]) -> Verdict:
     """Reads a checkpoint's arrays one after the other and compares what they hold.
 
     Args:
         step: Its step.
         folder: Where it is.
         progress: Is told (what, done, total).
-        part: Of its arrays, for a process that shares the work with others.
     """
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     t5x = (folder / t5x_format.STATE).is_dir()
@@ -97,7 +91,7 @@ def verify(
     try:
         items = t5x_format.ITEMS if t5x else ITEMS
         state = folder / t5x_format.STATE
-        for found in _described(folder, items, part) if described else _foreign(state, part):
+        for found in _described(folder, items) if described else _foreign(state):
             count, total, sentence = found
             progress(f"step {step}", count, total)
             trouble += [sentence] if sentence else []
@@ -107,8 +101,22 @@ def verify(
     return Verdict(str(folder), step, size, count, state, tuple(trouble))
 
 
+def first_trouble(folder: Path, part: slice) -> str | None:
+    """Says what is damaged first in a part of a T5X checkpoint's arrays, and reads no further.
+
+    Args:
+        folder: Of the checkpoint; it must have a manifest.
+        part: Of its arrays; another process may read another.
+    """
+    try:
+        looked_at = _described(folder, t5x_format.ITEMS, part)
+        return next((sentence for *_, sentence in looked_at if sentence), None)
+    except DamagedError as error:
+        return str(error)
+
+
 def _described(
-    folder: Path, items: Sequence[str], part: slice
+    folder: Path, items: Sequence[str], part: slice = slice(None)
 ) -> Iterator[tuple[int, int, str | None]]:
     """Yields (which array, how many there are, what is wrong with it)."""
     whole = read_manifest(folder, items)
@@ -125,8 +133,8 @@ def _described(
             yield count, total, sentence
 
 
-def _foreign(folder: Path, part: slice) -> Iterator[tuple[int, int, str | None]]:
-    layout = dict([*tree_layout(folder).items()][part])
+def _foreign(folder: Path) -> Iterator[tuple[int, int, str | None]]:
+    layout = tree_layout(folder)
     for count, (path, array, sentence) in enumerate(_arrays(folder, layout), 1):
         if sentence is None and not np.all(np.isfinite(np.asarray(array, np.float32))):
             sentence = f"{path} is not finite"
