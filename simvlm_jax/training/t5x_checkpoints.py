@@ -162,7 +162,15 @@ def _fill(tree: Any, arrays: Mapping[str, np.ndarray], where: Path) -> Any:
     Raises:
         UserError: If they are not: the checkpoint is of another model or optimizer.
     """
-    difference = digests.first_difference(digests.layout(arrays), digests.layout(tree))
+    wanted = digests.layout(tree)
+    # A run that T5X has resumed has its step and the optimizer's counts as float32.
+    arrays = {
+        path: array.astype(wanted[path]["dtype"])
+        if array.dtype == np.float32 and wanted.get(path, {}).get("dtype") == "int32"
+        else array
+        for path, array in arrays.items()
+    }
+    difference = digests.first_difference(digests.layout(arrays), wanted)
     if difference:
         raise UserError(
             f"The T5X checkpoint {where} was written with another model or optimizer: "

@@ -143,6 +143,16 @@ def test_t5x_is_kept_from_a_damaged_one(two, exported, capsys, harm):
     assert t5x_format.steps(two) == [8] and capsys.readouterr().err == ""
 
 
+def test_our_loop_goes_on_where_t5x_had_resumed_with_counts_as_floats(exported, whole, tmp_path):
+    tree = ocp.PyTreeCheckpointHandler().restore(exported / "checkpoint_8" / "state")
+    tree = jax.tree.map(lambda x: np.float32(x) if x.dtype == np.int32 else x, tree)
+    assert tree["state"]["step"].dtype == np.float32
+    options = ocp.CheckpointManagerOptions(step_prefix="checkpoint", create=True)
+    with ocp.CheckpointManager(tmp_path, options=options) as manager:
+        manager.save(8, args=ocp.args.Composite(state=ocp.args.PyTreeSave(tree)))
+    same(run(tmp_path), whole[1])
+
+
 def test_where_none_is_whole_nothing_is_begun(two, capsys):
     for step in (8, 12):
         cut_off(two / f"checkpoint_{step}")
