@@ -4,18 +4,27 @@ This is the only module that imports T5X, and only the gin files under gin/t5x n
 its own loop, checkpoints, evaluation and inference; it calls the model object as it is.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 import flax.core
 import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
 import seqio
 import tensorflow as tf
 from clu.data.dataset_iterator import ArraySpec, DatasetIterator
 from etils import epath
 
-from simvlm_jax import partitioning
+import gin
+from simvlm_jax import hosts, partitioning
 from simvlm_jax.data.streams import GroupStream, host_groups
+from simvlm_jax.errors import UserError
+from simvlm_jax.training import digests, fingerprint, reading, t5x_checkpoints, t5x_format
+from simvlm_jax.training.checkpoints import ManifestHandler, ManifestSave
 from simvlm_jax.training.folder import model_files
 from simvlm_jax.training.guards import FiniteGuard, Termination
 from t5x import adafactor, checkpoints, gin_utils, trainer, utils
@@ -78,12 +87,84 @@ def get_dataset(
       continue_from_last_checkpoint: not needed, the step says it.
       stream: makes the stream; gin binds its other arguments.
       model_dir: where T5X keeps the run's checkpoints.
+
+    Raises:
+      UserError: in every process, where one has other code, configuration or data, or no
+        checkpoint is whole.
     """
     del feature_converter_cls, num_epochs, continue_from_last_checkpoint
-    start_step = checkpoints.latest_step(model_dir) or 0
+    sys.excepthook = end_process
     whole = stream(groups=cfg.batch_size)
+    same = fingerprint.require_same(gin.config_str(), whole.fingerprint())
+    if hosts.is_first():
+        print(same, file=sys.stderr)
     whole.keep_ledger(model_dir)
+    t5x_checkpoints.set_damaged_aside(model_dir)
+    start_step = checkpoints.latest_step(model_dir) or 0
     return StreamIterator(whole, start_step, host_groups(cfg.batch_size, shard_id, num_shards))
+
+
+class VerifiedManager(checkpoints.OrbaxCheckpointManagerInterface._CheckpointManagerImpl):
+    """T5X's manager of checkpoints; each has a manifest, and what is read is what was written."""
+
+    def __init__(self, directory: str, options: Any, item_handlers: Mapping[str, Any]) -> None:
+        """Takes what T5X gives it."""
+        handlers = {**item_handlers, t5x_format.MANIFEST: ManifestHandler()}
+        super().__init__(directory=directory, options=options, item_handlers=handlers)
+
+    def save(self, step: int, args: Any, **rest: Any) -> bool:
+        """Saves T5X's items, and with them the digests of what is written."""
+        state = args[t5x_format.STATE]
+        written = jax.tree.map(
+            lambda array, how: array if how.dtype is None else jnp.asarray(array, how.dtype),
+            state.item,
+            state.save_args,
+        )
+        begun = {t5x_format.STATE: digests.begun_manifest(written)}
+        items = {**args, t5x_format.MANIFEST: ManifestSave(begun)}
+        return super().save(step, args=ocp.args.Composite(**items), **rest)
+
+    def restore(self, step: int, args: Any, directory: str) -> Any:
+        """Reads T5X's items; arrays that it did not ask to be converted are verified.
+
+        Raises:
+          DamagedError: in all processes, if they are not those that were written.
+        """
+        restored = super().restore(step, args=args, directory=directory)
+        folder = t5x_format.folder(directory, step).parent
+        if not t5x_format.is_described(folder):
+            return restored
+        manifest = reading.agree(
+            "manifest", lambda: reading.read_manifest(folder, t5x_format.ITEMS)[t5x_format.STATE]
+        )
+        tree = restored[t5x_format.STATE]
+        same = {
+            path: array
+            for path, array in digests.paths(tree).items()
+            if path in manifest and np.dtype(array.dtype).name == manifest[path]["dtype"]
+        }
+        reading.verify(folder, same, {path: manifest[path] for path in same})
+        return restored
+
+
+# A setting would not do: to resume, T5X makes a configuration of its own, with its own class.
+checkpoints.OrbaxCheckpointManagerInterface._CheckpointManagerImpl = VerifiedManager
+
+
+def end_process(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A `sys.excepthook` under which no process waits for others that wait for it.
+
+    Python would end one that failed only once all the others came to their end. After SIGTERM
+    they do; else this one leaves at once. Bad input is said in its sentence, with our exit code.
+    """
+    if isinstance(error, UserError):
+        print(str(error).split("\n")[0], file=sys.stderr)  # gin adds where it was
+        hosts.leave(error.exit_code)
+    sys.__excepthook__(kind, error, trace)
+    if hosts.count() > 1 and not isinstance(error, trainer.PreemptionError):
+        hosts.leave(1)
 
 
 class Trainer(trainer.Trainer):

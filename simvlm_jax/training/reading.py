@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,17 @@ def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = F
     steps, t5x_steps = hosts.first_says(
         "checkpoints", (saved_steps(folder), t5x_format.steps(model_dir))
     )
+    read = _read_average if ema else _read_params
     if t5x_steps and not steps:
-        return agree("read", lambda: _restore_t5x_params(Path(model_dir), t5x_steps, step, ema))
+        steps, folder = t5x_steps, Path(model_dir)
+        read = _read_t5x_average if ema else _read_t5x_params
     if not steps:
         raise UserError(f"There is no checkpoint in {folder}: train first, or check the folder.")
     if step is not None and step not in steps:
         raise UserError(f"There is no checkpoint of step {step} in {folder}, only of {steps}.")
-    read = _read_average if ema else _read_params
     for candidate in reversed(steps) if step is None else [step]:
         try:
-            return agree("read", lambda: read(folder / str(candidate)))  # noqa: B023 - called at once
+            return agree("read", lambda: read(folder, candidate))  # noqa: B023 - called at once
         except DamagedError as error:
             if candidate == steps[0] or step is not None:
                 raise
@@ -83,6 +84,18 @@ def read_arrays(folder: Path, name: str, wanted: Callable[[str], bool]) -> dict[
     arrays = {path: jnp.asarray(found[path]) for path in manifest if path in found}
     verify(folder, arrays, manifest)
     return arrays
+
+
+def read_t5x_arrays(
+    model_dir: str | Path, step: int, wanted: Callable[[str], bool]
+) -> dict[str, np.ndarray]:
+    """Reads a T5X checkpoint's arrays whose path is wanted, and verifies them if it can."""
+    tree = t5x_format.folder(model_dir, step)
+    found = read_tree(tree, wanted)
+    if t5x_format.is_described(tree.parent):
+        entries = read_manifest(tree.parent, t5x_format.ITEMS)[t5x_format.STATE].items()
+        verify(tree.parent, found, {path: entry for path, entry in entries if wanted(path)})
+    return found
 
 
 def read_tree(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
@@ -111,15 +124,19 @@ def tree_layout(folder: Path) -> dict[str, dict]:
         return digests.layout(ocp.PyTreeCheckpointHandler().metadata(folder).tree)
 
 
-def read_manifest(folder: Path) -> dict[str, dict]:
+def read_manifest(folder: Path, items: Collection[str] = ITEMS) -> dict[str, dict]:
     """Reads what a checkpoint should hold: {item: {path: {"shape", "dtype", "digest"}}}.
+
+    Args:
+        folder: Of the checkpoint.
+        items: Those that it has.
 
     Raises:
         DamagedError: If it cannot be read, or is not what was written.
     """
     sizes.require_small_metadata(folder)
     with damage(folder):
-        return digests.unseal(ocp.JsonCheckpointHandler().restore(folder / "manifest"), ITEMS)
+        return digests.unseal(ocp.JsonCheckpointHandler().restore(folder / "manifest"), items)
 
 
 def require_described(folder: Path, step: int) -> None:
@@ -179,24 +196,26 @@ def damage(folder: Path) -> Iterator[None]:
         raise DamagedError(f"The checkpoint {folder} cannot be read: {reason}") from error
 
 
-def _read_params(folder: Path) -> Any:
-    return _nested(read_arrays(folder, "params", lambda path: True))
+def _read_params(folder: Path, step: int) -> Any:
+    return _nested(read_arrays(folder / str(step), "params", lambda path: True))
 
 
-def _read_average(folder: Path) -> Any:
-    return _average(read_arrays(folder, "optimizer", _is_average), folder)
+def _read_average(folder: Path, step: int) -> Any:
+    checkpoint = folder / str(step)
+    return _average(read_arrays(checkpoint, "optimizer", _is_average), checkpoint)
 
 
-def _restore_t5x_params(model_dir: Path, steps: list[int], step: int | None, ema: bool) -> Any:
-    if step is not None and step not in steps:
-        raise UserError(f"There is no checkpoint of step {step} in {model_dir}, only of {steps}.")
-    folder = t5x_format.folder(model_dir, steps[-1] if step is None else step)
-    wanted = _is_average if ema else lambda path: path.startswith(t5x_format.PARAMS)
-    arrays = {path: jnp.asarray(array) for path, array in read_tree(folder, wanted).items()}
-    return _average(arrays, folder) if ema else _nested(t5x_format.to_own(arrays)[0])
+def _read_t5x_params(folder: Path, step: int) -> Any:
+    arrays = read_t5x_arrays(folder, step, lambda path: path.startswith(t5x_format.PARAMS))
+    return jax.tree.map(jnp.asarray, _nested(t5x_format.to_own(arrays)[0]))
 
 
-def _nested(arrays: Mapping[str, jax.Array]) -> Any:
+def _read_t5x_average(folder: Path, step: int) -> Any:
+    arrays = read_t5x_arrays(folder, step, _is_average)
+    return jax.tree.map(jnp.asarray, _average(arrays, t5x_format.folder(folder, step)))
+
+
+def _nested(arrays: Mapping[str, Any]) -> Any:
     return unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
 
 
@@ -204,7 +223,7 @@ def _is_average(path: str) -> bool:
     return "/ema/" in path  # the field of optax.EmaState, wherever the optimizer's chain put it
 
 
-def _average(arrays: Mapping[str, jax.Array], folder: Path) -> Any:
+def _average(arrays: Mapping[str, Any], folder: Path) -> Any:
     if not arrays:
         raise UserError(
             f"The checkpoint {folder} holds no moving average of the parameters: ask for the "

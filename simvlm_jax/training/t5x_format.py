@@ -1,9 +1,10 @@
 """How T5X lays out its checkpoints, and how its names and ours belong together.
 
 T5X keeps `model_dir/checkpoint_<step>/state`, one Orbax tree {"target": params, "state": {"step",
-"param_states": optimizer}}, with no digests. The optimizer's state is a nested dictionary there
-and an optax tree here, but the paths of their arrays are the same: `opt_state/0/mu/kernel` here is
-`state/param_states/0/mu/kernel` there.
+"param_states": optimizer}}. Beside it stands our `manifest` (see digests.py), unless T5X ran
+without us. The optimizer's state is a nested dictionary there and an optax tree here, but the
+paths of their arrays are the same: `opt_state/0/mu/kernel` here is `state/param_states/0/mu/kernel`
+there.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 STEP_PREFIX = "checkpoint"
+STATE, MANIFEST = "state", "manifest"
+ITEMS = (STATE,)  # those that a manifest describes
 PARAMS, OPTIMIZER, STEP = "target/", "state/param_states/", "state/step"
 OWN_OPTIMIZER, OWN_STEP = "opt_state/", "step"
 
@@ -25,6 +28,11 @@ def steps(model_dir: str | Path) -> list[int]:
 def folder(model_dir: str | Path, step: int) -> Path:
     """The folder of one T5X checkpoint's tree."""
     return Path(model_dir).absolute() / f"{STEP_PREFIX}_{step}" / "state"
+
+
+def is_described(checkpoint: Path) -> bool:
+    """Whether a checkpoint has a manifest; one that T5X wrote without us has none."""
+    return (checkpoint / MANIFEST).exists()
 
 
 def to_own(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

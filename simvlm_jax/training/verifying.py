@@ -85,24 +85,44 @@ def verify(step: int, folder: Path, progress: Callable[[str, int, int], None]) -
         progress: Is told (what, done, total).
     """
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    own = not (folder / "state").is_dir()
+    t5x = (folder / t5x_format.STATE).is_dir()
+    described = not t5x or t5x_format.is_described(folder)
     count, trouble = 0, []
     try:
-        for found in _own(folder) if own else _t5x(folder / "state"):
+        items = t5x_format.ITEMS if t5x else ITEMS
+        state = folder / t5x_format.STATE
+        for found in _described(folder, items) if described else _foreign(state):
             count, total, sentence = found
             progress(f"step {step}", count, total)
             trouble += [sentence] if sentence else []
     except DamagedError as error:
         trouble.append(str(error))
-    state = DAMAGED if trouble else VERIFIED if own else NO_DIGESTS
+    state = DAMAGED if trouble else VERIFIED if described else NO_DIGESTS
     return Verdict(str(folder), step, size, count, state, tuple(trouble))
 
 
-def _own(folder: Path) -> Iterator[tuple[int, int, str | None]]:
+def first_trouble(folder: Path, part: slice) -> str | None:
+    """Says what is damaged first in a part of a T5X checkpoint's arrays, and reads no further.
+
+    Args:
+        folder: Of the checkpoint; it must have a manifest.
+        part: Of its arrays; another process may read another.
+    """
+    try:
+        looked_at = _described(folder, t5x_format.ITEMS, part)
+        return next((sentence for *_, sentence in looked_at if sentence), None)
+    except DamagedError as error:
+        return str(error)
+
+
+def _described(
+    folder: Path, items: Sequence[str], part: slice = slice(None)
+) -> Iterator[tuple[int, int, str | None]]:
     """Yields (which array, how many there are, what is wrong with it)."""
-    manifest = read_manifest(folder)
-    count, total = 0, sum(len(manifest[item]) for item in ITEMS)
-    for item in ITEMS:
+    whole = read_manifest(folder, items)
+    manifest = {item: dict([*whole[item].items()][part]) for item in items}
+    count, total = 0, sum(map(len, manifest.values()))
+    for item in items:
         for path, array, sentence in _arrays(folder / item, manifest[item]):
             count += 1
             if sentence is None:
@@ -113,7 +133,7 @@ def _own(folder: Path) -> Iterator[tuple[int, int, str | None]]:
             yield count, total, sentence
 
 
-def _t5x(folder: Path) -> Iterator[tuple[int, int, str | None]]:
+def _foreign(folder: Path) -> Iterator[tuple[int, int, str | None]]:
     layout = tree_layout(folder)
     for count, (path, array, sentence) in enumerate(_arrays(folder, layout), 1):
         if sentence is None and not np.all(np.isfinite(np.asarray(array, np.float32))):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,33 @@ def start(script, data, files, bindings, devices=1, extra=()):
     return process
 
 
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start_together(data, bindings, processes, devices, files=("t5x/pretrain.gin",)):
+    """Starts the processes of one pretraining run; `data` is the folder of all, or one for each."""
+    port = free_port()
+    folders = data if isinstance(data, list) else [data] * processes
+    common = ["--multiprocess_gpu", f"--coordinator_address=127.0.0.1:{port}"]
+    common += [f"--process_count={processes}"]
+    return [
+        start("train", folder, files, bindings, devices, [*common, f"--process_index={index}"])
+        for index, folder in enumerate(folders)
+    ]
+
+
+def finish_all(processes):
+    """Exit code and output of each; where one does not end, all are killed."""
+    try:
+        return [finish(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def t5x(script, data, files, bindings, devices=1):
     """Runs one of T5X's scripts to its end."""
     code, output = finish(start(script, data, files, bindings, devices))
@@ -111,6 +139,16 @@ def logged(model_dir, tag="loss"):
     events = EventAccumulator(str(Path(model_dir) / "train"), size_guidance={"tensors": 0})
     events.Reload()
     return {e.step: float(make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
+
+
+def trained(model_dir):
+    """The last step that T5X has logged, or 0."""
+    if not list((Path(model_dir) / "train").glob("events*")):
+        return 0
+    try:
+        return max(logged(model_dir), default=0)
+    except KeyError:  # no loss yet
+        return 0
 
 
 def losses(model_dir):
