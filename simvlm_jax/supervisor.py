@@ -151,6 +151,9 @@ class _Run:
             if code == 0 and (open_end := self._open_end()) is None:
                 _say("done")
                 return 0
+            if _grew(before, newest) and self._complete(newest):
+                _say("done: the last step was saved before that")
+                return 0
             failures = 0 if _grew(before, newest) else failures + 1
             if failures >= self.patience.attempts:
                 last_words = (first_bad or children[0]).last_words
@@ -229,6 +232,14 @@ class _Run:
             return open_end(self.model_dir)
         except Exception as error:
             return f"its training.json could not be read: {_one_line(str(error))}"
+
+    def _complete(self, newest: int | None) -> bool:
+        """Whether the newest checkpoint is the run's last; the other hosts then wait for nobody."""
+        try:
+            record = json.loads((_path(self.model_dir) / "training.json").read_text())
+            return record["steps"] == record["total_steps"] == newest
+        except Exception:
+            return False
 
     def _gave_up(self, failures: int, code: int, last_words: str, newest: int | None) -> str:
         times = f"{failures} times in a row" if failures > 1 else "once"

@@ -217,6 +217,13 @@ def test_a_run_that_left_early_is_started_again_until_it_is_finished(run):
     assert "the run is not finished (step 20 of 30)" in done.stderr
 
 
+@pytest.mark.parametrize(("saved", "starts"), [(30, 1), (29, 3)])
+def test_an_end_that_fails_after_the_last_save_is_the_end(run, saved, starts):
+    done = run.run(f"save({saved}); told(30, 30); end(134)")
+    assert done.returncode == (0 if starts == 1 else 1)
+    assert len(run.starts()) == starts + (starts > 1)  # 29 itself is progress, once
+
+
 @pytest.mark.parametrize("record", ["told(10, 30)", "(folder / 'training.json').write_text('{')"])
 def test_a_run_that_keeps_leaving_early_is_a_crash_loop(run, record):
     done = run.run(record)

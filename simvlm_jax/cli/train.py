@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     folder.require_shared(args.model_dir)
     stream.keep_ledger(args.model_dir)
     given = {"profile": args.profile} if args.profile else {}  # else gin may bind it
-    state = configuration.call(
-        loop.train, model=model, stream=stream, model_dir=args.model_dir, extra_files=files, **given
-    )
+    given |= {"model": model, "stream": stream, "extra_files": files}
+    with folder.locked(args.model_dir):
+        state = configuration.call(loop.train, model_dir=args.model_dir, **given)
     if hosts.is_first():
         print(f"{args.model_dir} is trained to step {int(state.step)}.", file=sys.stderr)
     return 0

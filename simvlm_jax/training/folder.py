@@ -1,13 +1,16 @@
 """The plain files of a run's folder, written so that a kill leaves the old or the new, whole."""
 
+import contextlib
 import difflib
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import socket
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from simvlm_jax.json_files import parse_object, read_bounded
 # What the parameters mean depends on these: a run cannot go on with others.
 FIXED_FILES = ("model_config.json", "vocabulary.model")
 LARGEST = {FIXED_FILES[0]: 1 << 20, FIXED_FILES[1]: pieces.LARGEST}  # bytes
+LOCK, LOCK_SECONDS = ".lock", 100
 VOCABULARY_DIGEST = "vocabulary_sha256"  # in the first of them, of the second
 
 
@@ -68,8 +72,8 @@ def require_shared(model_dir: str | Path) -> Path:
     """
     if "://" in str(model_dir):
         raise UserError(
-            f"model_dir={model_dir} is not a folder: mount the bucket (Cloud Storage FUSE), or "
-            "share a disk, and give the path that all hosts have it under."
+            f"model_dir={model_dir} is not a folder: mount a disk that all hosts share (NFS), and "
+            "give the path that all have it under."
         )
     folder, token = Path(model_dir), f".shared-{secrets.token_hex(8)}"
     hosts.first_does("make the run's folder", lambda: _put_token(folder / token))
@@ -79,10 +83,42 @@ def require_shared(model_dir: str | Path) -> Path:
         (folder / token).unlink()
     if blind := next((host for host, sees in seen if not sees), None):
         raise UserError(
-            f"The folder {model_dir} on {blind} is not that of {seen[0][0]}: give one on a disk or "
-            "bucket that all hosts share."
+            f"The folder {model_dir} on {blind} is not that of {seen[0][0]}: give one on a disk "
+            "that all hosts share."
         )
     return folder
+
+
+@contextlib.contextmanager
+def locked(model_dir: str | Path) -> Iterator[None]:
+    """Lets nobody else train in a folder meanwhile; all processes of a run must enter it.
+
+    Raises:
+        UserError: If somebody does, also after `LOCK_SECONDS`: a file server frees what a dead
+            host held only after a while.
+    """
+    with contextlib.ExitStack() as stack:
+        hosts.first_does("lock the folder", lambda: stack.enter_context(_lock(Path(model_dir))))
+        yield
+
+
+@contextlib.contextmanager
+def _lock(model_dir: Path) -> Iterator[None]:
+    deadline, busy = time.monotonic() + LOCK_SECONDS, f"Another process trains in {model_dir}"
+    with (model_dir / LOCK).open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"{busy}: let it end, or give another model_dir.") from None
+                print(f"{busy}; waiting for its end.", file=sys.stderr)
+            except OSError as error:  # not every file system knows locks
+                print(f"{model_dir} cannot be locked ({error.strerror}).", file=sys.stderr)
+                break
+            time.sleep(LOCK_SECONDS / 10)
+        yield
 
 
 def _put_token(path: Path) -> None:

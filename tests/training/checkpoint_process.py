@@ -110,10 +110,10 @@ def read(model_dir, step, unreadable):
     """Reads the parameters alone, which must be those of `step` on every process."""
     read_params = reading._read_params
 
-    def read_or_not(folder):
-        if hosts.index() == 1 and folder.name == str(unreadable):
-            raise DamagedError(f"The checkpoint {folder} is damaged: process 1 says so.")
-        return read_params(folder)
+    def read_or_not(folder, step):
+        if hosts.index() == 1 and step == unreadable:
+            raise DamagedError(f"The checkpoint {folder}/{step} is damaged: process 1 says so.")
+        return read_params(folder, step)
 
     reading._read_params = read_or_not
     require_same(reading.restore_params(model_dir), contents(step).params)

@@ -1,3 +1,6 @@
+import contextlib
+import threading
+
 import pytest
 
 from simvlm_jax.errors import UserError
@@ -41,7 +44,7 @@ def test_fixed_files_must_be_there_and_the_same(tmp_path):
 
 
 def test_a_bucket_is_no_folder():
-    with pytest.raises(UserError, match="gs://bucket/run is not a folder: mount the bucket"):
+    with pytest.raises(UserError, match="gs://bucket/run is not a folder: mount a disk"):
         folder.require_shared("gs://bucket/run")
 
 
@@ -58,3 +61,23 @@ def test_a_folder_that_another_process_does_not_see_is_refused(tmp_path, monkeyp
     monkeypatch.setattr(folder.hosts, "first_says", lambda what, value: value)
     with pytest.raises(UserError, match="on host-1 is not that of"):
         folder.require_shared(tmp_path)
+
+
+def test_only_one_run_at_a_time_has_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(folder, "LOCK_SECONDS", 0.1)
+    with folder.locked(tmp_path):
+        with pytest.raises(UserError, match=f"Another process trains in {tmp_path}: let it end"):
+            with folder.locked(tmp_path):
+                raise AssertionError("two runs have it")
+        assert "waiting for its end" in capsys.readouterr().err
+    with folder.locked(tmp_path):
+        pass
+
+
+def test_a_run_that_waits_for_the_one_before_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "LOCK_SECONDS", 2)
+    with contextlib.ExitStack() as first:
+        first.enter_context(folder.locked(tmp_path))
+        threading.Timer(0.3, first.close).start()
+        with folder.locked(tmp_path):
+            pass
