@@ -6,13 +6,17 @@ does; `sbatch` runs the job at once. Each notes how it was called, and so does `
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NOTE = f"""#!{sys.executable}
+# As pip does it: a line "#!" cannot name an interpreter in a folder with blanks.
+NOTE = f"""#!/bin/sh
+'''exec' {shlex.quote(sys.executable)} "$0" "$@"
+' '''
 import json, os, pathlib, shutil, subprocess, sys, time
 cloud = pathlib.Path(os.environ["CLOUD"])
 name, words = pathlib.Path(sys.argv[0]).name, sys.argv[1:]
@@ -68,7 +72,7 @@ if name == "simvlm":
 """
 )
 PYTHON = f"""#!/usr/bin/env bash
-if [[ "$1 $2" != "-m venv" ]]; then exec {sys.executable} "$@"; fi
+if [[ "$1 $2" != "-m venv" ]]; then exec {shlex.quote(sys.executable)} "$@"; fi
 mkdir -p .venv/bin && cp "$CLOUD/programs/simvlm" .venv/bin/ && cp .venv/bin/simvlm .venv/bin/python
 """
 SBATCH = (
