@@ -16,7 +16,7 @@ import numpy as np
 import simvlm_jax.tasks  # noqa: F401  registers the tasks
 from jax.experimental import multihost_utils
 
-from simvlm_jax.data.streams import GroupStream
+from simvlm_jax.data.streams import GroupStream, host_groups
 
 PAIR = {"image": 1, "example_seed": 2, "inputs": 16, "targets": 24}
 SETTINGS = {
@@ -52,10 +52,10 @@ def main() -> None:
         heartbeat_timeout_seconds=10,
         shutdown_timeout_seconds=15,
     )
-    stream = GroupStream(**SETTINGS, host_index=index, host_count=hosts)
+    stream, mine = GroupStream(**SETTINGS), host_groups(SETTINGS["groups"], index, hosts)
     start = len(digests.read_text().splitlines())
     multihost_utils.sync_global_devices("all have read where to start")
-    for step, batch in zip(range(start, steps), stream.batches(start), strict=False):
+    for step, batch in zip(range(start, steps), stream.batches(start, mine), strict=False):
         if step == killed_at and index == hosts - 1:
             os.kill(os.getpid(), signal.SIGKILL)
         whole = {
