@@ -235,11 +235,7 @@ class _Run:
 
     def _complete(self, newest: int | None) -> bool:
         """Whether the newest checkpoint is the run's last; the other hosts then wait for nobody."""
-        try:
-            record = json.loads((_path(self.model_dir) / "training.json").read_text())
-            return record["steps"] == record["total_steps"] == newest
-        except Exception:
-            return False
+        return self._open_end() is None and last_step(self.model_dir) == newest
 
     def _gave_up(self, failures: int, code: int, last_words: str, newest: int | None) -> str:
         times = f"{failures} times in a row" if failures > 1 else "once"
@@ -276,12 +272,21 @@ def newest_step(model_dir: str) -> int | None:
 
 def open_end(model_dir: str) -> str | None:
     """Says how far a run is that is not finished; None where nothing says so."""
-    file = _path(model_dir) / "training.json"
-    if not file.exists():
+    if (record := _record(model_dir)) is None:
         return None
-    record = json.loads(file.read_text())
     steps, total = record["steps"], record["total_steps"]
     return f"step {steps} of {total}" if steps < total else None
+
+
+def last_step(model_dir: str) -> int | None:
+    """The last step that a run was told to make; None where nothing says so."""
+    record = _record(model_dir)
+    return None if record is None else record["total_steps"]
+
+
+def _record(model_dir: str) -> dict | None:
+    file = _path(model_dir) / "training.json"
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def _path(model_dir: str) -> Any:

@@ -13,6 +13,7 @@ import simvlm_jax
 from simvlm_jax import hosts
 from simvlm_jax.errors import UserError
 from simvlm_jax.gin_files import gin_root
+from simvlm_jax.training.folder import digest_of
 
 # They decide what is computed, or how a process reads the data.
 PACKAGES = (
@@ -35,9 +36,10 @@ def require_same(configuration: str, data: Mapping[str, str]) -> str:
     Raises:
         UserError: In every process, with those that differ from the most, and in what.
     """
+    code = code_digest()
     own = {
-        "the code (its commit, or files that were changed)": code_digest(),
-        "the configuration": digest(configuration.encode()),
+        "the code (its commit, or files that were changed)": code,
+        "the configuration": digest_of(configuration.encode())[:16],
         **{f"the version of {name}": version for name, version in versions().items()},
         **{f"the data of {task}": found for task, found in data.items()},
     }
@@ -46,7 +48,7 @@ def require_same(configuration: str, data: Mapping[str, str]) -> str:
     if not differences:
         everyone = f"all {len(told)} processes have the same" if len(told) > 1 else "it has"
         found = ", ".join(f"{task} {value}" for task, value in data.items())
-        return f"{everyone} code {code_digest()}, configuration and versions; data {found}"
+        return f"{everyone} code {code}, configuration and versions; data {found}"
     index, what, found, wanted = differences[0]
     more = f" (and {len(differences) - 1} more differences)" if len(differences) > 1 else ""
     raise UserError(
@@ -89,8 +91,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def digest(content: bytes) -> str:
-    """Says in 16 letters what bytes are."""
-    return hashlib.sha256(content).hexdigest()[:16]

@@ -145,6 +145,7 @@ def _restore(
     state = checkpoints.restore_latest(target) or t5x_checkpoints.restore_latest(model_dir, target)
     step = 0 if state is None else int(state.step)
     guards.require_not_behind(total_steps, step, model_dir)
-    if step < total_steps and hosts.is_first():
-        folder.write_files(model_dir, extra_files)
+    if step < total_steps:
+        write = lambda: folder.write_files(model_dir, extra_files)  # noqa: E731
+        hosts.first_does("write the run's files", write)
     return state
