@@ -29,6 +29,7 @@ from simvlm_jax.errors import UserError
 __all__ = ["GroupStream", "evaluation_examples", "plain_batches"]
 DOCUMENT_PREFIX = "document_"
 BATCHES_AHEAD = 2
+COUNTED_STEPS = 16  # more than a run reads ahead of the step that it reports
 FEWEST_ROWS, MOST_ROWS = 8, 256  # examples that one thread makes in one go
 
 
@@ -94,7 +95,7 @@ class GroupStream:
                 opened = TaskExamples(name, split, lengths, image_size, seed, augmentation)
                 self._parts.append(_Part(opened, prefix, first, count, order_key(seed, name)))
                 first += count
-        self._step = self._tokens = self._places = 0
+        self._counted: dict[int, tuple[int, int]] = {}  # text tokens and positions before a step
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -114,23 +115,23 @@ class GroupStream:
         """Tells by task what data this process would read, to be compared with others'."""
         return {part.examples.name: part.examples.fingerprint() for part in self._parts}
 
-    def report(self) -> dict[str, float]:
-        """Returns what a run's log should tell of its data, as of the newest batch.
+    def report(self, step: int) -> dict[str, float]:
+        """Returns what a run's log should tell of the data before a step.
 
         All processes must call it, for it counts what each has read.
 
+        Args:
+          step: batches that were trained on; the stream may have given some more.
+
         Returns:
           `epoch/TASK`: how often a task's records were shown, in epochs; `pad_share`: of the text
-          positions so far; `unusable`: examples so far.
+          positions since the start; `unusable`: examples read so far.
         """
         report = {
-            f"epoch/{part.examples.name}": self._step
-            * self._groups
-            * part.count
-            / len(part.examples)
+            f"epoch/{part.examples.name}": step * self._groups * part.count / len(part.examples)
             for part in self._parts
         }
-        counts = [int(self._tokens), self._places, self.ledger.counts.total()]
+        counts = [*self._counted.get(step, (0, 0)), self.ledger.counts.total()]
         tokens, places, unusable = map(sum, zip(*hosts.gather("data", counts), strict=True))
         if places:
             report["pad_share"] = 1 - tokens / places
@@ -207,11 +208,13 @@ class GroupStream:
         failures = [failure for job in jobs for failure in job.result()]
         examples = sum(self._sizes.values()) * len(next(iter(batch.values())))
         self.ledger.note(step, examples, failures)
-        self._step = step + 1
+        tokens, places = self._counted.get(step, (0, 0))
         for name, array in batch.items():
             if name.endswith(("encoder_input_tokens", "decoder_target_tokens")):
-                self._tokens += np.count_nonzero(array)
-                self._places += array.size
+                tokens += int(np.count_nonzero(array))
+                places += array.size
+        self._counted[step + 1] = tokens, places
+        self._counted.pop(step + 1 - COUNTED_STEPS, None)
         return batch
 
     def _specification(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

@@ -58,7 +58,7 @@ def train(
     Args:
         model: Offers `loss_fn`, `get_initial_variables` and `train_flops`.
         optimizer: Any optax transform.
-        stream: Offers `batches(start_step, groups)`, `input_shapes`, `input_types`, `report()`.
+        stream: Offers `batches(start_step, groups)`, `input_shapes`, `input_types`, `report(step)`.
         model_dir: The run's folder.
         total_steps: Batches in the whole run, the resumed part included.
         seed: Of the initial parameters and of dropout.

@@ -37,7 +37,7 @@ class Progress:
         start: int,
         total: int,
         flops_per_step: float,
-        data_report: Callable[[], dict[str, float]] = dict,
+        data_report: Callable[[int], dict[str, float]] = lambda step: {},
     ) -> None:
         """Starts the clock.
 
@@ -45,7 +45,8 @@ class Progress:
             start: The step that was restored, or 0.
             total: The run's last step.
             flops_per_step: Floating-point operations of a step, forward and backward.
-            data_report: Says at each report what else to tell of the data, numbers by name.
+            data_report: Says at each report what else to tell of the data before a step, numbers
+                by name.
         """
         self.start, self.total = start, total
         self._flops, self._data_report = flops_per_step, data_report
@@ -84,7 +85,7 @@ class Progress:
             lambda left, right: {name: left[name].merge(right[name]) for name in left}, pending
         )
         values = {name: float(metric.compute()) for name, metric in merged.items()}
-        values |= self._data_report()
+        values |= self._data_report(step)
         counts = [name for name in COUNTS if name in values]
         rates = {f"{name}_per_second": values.pop(name) / seconds for name in counts}
         rates["flops_per_second"] = len(pending) * self._flops / seconds
@@ -163,7 +164,7 @@ def progress(
     total: int,
     flops_per_step: float,
     tensorboard: bool = True,
-    data_report: Callable[[], dict[str, float]] = dict,
+    data_report: Callable[[int], dict[str, float]] = lambda step: {},
 ) -> Progress:
     """Makes what the first of several processes tells, or another one does not; see `Progress`."""
     arguments = start, total, flops_per_step, data_report

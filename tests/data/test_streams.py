@@ -211,7 +211,7 @@ def test_a_bad_record_keeps_its_place_and_the_others_stay(data_folder, tmp_path,
         (batch,) = take(made, 1)
     shard = str(tmp_path / "bad" / "train-00000-of-00001.array_record")
     assert made.ledger.named == {Failure(task, shard, "3", cause)}
-    assert made.report()["unusable"] == 1
+    assert made.report(1)["unusable"] == 1
     taught = batch["document_decoder_loss_weights"].any(axis=(1, 2))
     assert taught.sum() == 3
     for name, array in wanted.items():
@@ -223,7 +223,7 @@ def test_a_nul_byte_is_an_unknown_character(data_folder, tmp_path):
     with texts_task(tmp_path, records) as task:
         made = stream(documents={task: 1}, groups=2)
         seen = set(texts(take(made, 1), "document_"))
-    assert made.report()["unusable"] == 0
+    assert made.report(1)["unusable"] == 0
     unknown = default_vocabulary().unk_id
     assert sorted(unknown in text for text in seen) == [False, True]
 
@@ -247,9 +247,10 @@ def test_a_damaged_record_is_named(data_folder, tmp_path):
 
 def test_the_report_tells_epochs_pads_and_unusable_examples(data_folder):
     made = stream({"openmoji_prefix_lm": 2, "openmoji_en_de": 1}, {"documents_lm": 1})
-    assert made.report()["epoch/documents_lm"] == 0
+    assert made.report(0)["epoch/documents_lm"] == 0
     batches = take(made, 3, start=6)
-    told = made.report()
+    take(made, 1, start=9)  # read ahead: no part of what was trained on
+    told = made.report(9)
     assert told["epoch/documents_lm"] == 9 * 4 / DOCUMENTS
     assert told["epoch/openmoji_prefix_lm"] == 9 * 4 * 2 / 29
     assert told["epoch/openmoji_en_de"] == 9 * 4 / 29

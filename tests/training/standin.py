@@ -117,7 +117,7 @@ class Stream:
             weights[0, 0] = np.nan
         return {"inputs": inputs, "targets": inputs % CLASSES, "weights": weights}
 
-    def report(self):
+    def report(self, step):
         return {}
 
     def batches(self, start_step, groups=None):

@@ -14,7 +14,7 @@ def numpy_digest(array):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])
-@pytest.mark.parametrize("shape", [(), (5,), (2, 3, 4), (0, 3)])
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3, 4), (8, 16), (0, 3)])
 def test_digest_is_the_weighted_sum_of_the_bits(dtype, shape):
     array = np.random.default_rng(0).integers(0, 2, shape) - (dtype == "float32") * 0.3
     array = np.asarray(array).astype(jnp.dtype(dtype))

@@ -195,7 +195,7 @@ class TinyStream:
         while True:
             yield self.batch
 
-    def report(self):
+    def report(self, step):
         return {}
 
 

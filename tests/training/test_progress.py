@@ -130,7 +130,7 @@ def test_only_the_time_in_which_the_device_has_nothing_to_do_is_waited(
 ):
     simulated, written = Simulated(step, batch), []
     monkeypatch.setattr(progress.time, "monotonic", lambda: simulated.clock)
-    with progress.progress(tmp_path, 0, 101, 1e9, False, lambda: {"epoch/a": 0.5}) as told:
+    with progress.progress(tmp_path, 0, 101, 1e9, False, lambda step: {"epoch/a": 0.5}) as told:
         told._writer = SimpleNamespace(
             write_scalars=lambda _, values: written.append(values),
             flush=lambda: None,
