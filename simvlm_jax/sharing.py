@@ -18,6 +18,7 @@ class Share:
     Attributes:
         groups: Their numbers in the global batch, int64 in ascending order.
         groups_in_batch: How many all processes hold together.
+        sharding: Of every array's first axis.
     """
 
     def __init__(self, sharding: Sharding, groups_in_batch: int) -> None:
@@ -27,7 +28,7 @@ class Share:
             sharding: Of every array's first axis.
             groups_in_batch: Of all processes together.
         """
-        self._sharding, self.groups_in_batch = sharding, groups_in_batch
+        self.sharding, self.groups_in_batch = sharding, groups_in_batch
         places = sharding.addressable_devices_indices_map((groups_in_batch,)).values()
         numbers = np.arange(groups_in_batch)
         self.groups = np.unique(np.concatenate([numbers[place] for place in places]))
@@ -43,7 +44,7 @@ class Share:
             return array[start : start + last - first]
 
         shape = (self.groups_in_batch, *array.shape[1:])
-        return jax.make_array_from_callback(shape, self._sharding, shard)
+        return jax.make_array_from_callback(shape, self.sharding, shard)
 
 
 def copied_everywhere(params: Any) -> Any:

@@ -23,7 +23,8 @@ import gin
 from simvlm_jax import hosts, partitioning
 from simvlm_jax.data.streams import GroupStream, host_groups
 from simvlm_jax.errors import UserError
-from simvlm_jax.training import digests, fingerprint, reading, t5x_checkpoints, t5x_format
+from simvlm_jax.sharing import Share
+from simvlm_jax.training import digests, fingerprint, opening, reading, t5x_checkpoints, t5x_format
 from simvlm_jax.training.checkpoints import ManifestHandler, ManifestSave
 from simvlm_jax.training.folder import model_files
 from simvlm_jax.training.guards import FiniteGuard, Termination
@@ -187,6 +188,10 @@ class Trainer(trainer.Trainer):
 
     def compile_train(self, batch: Mapping[str, jax.Array]) -> None:
         """Compiles a step that also stores its state, and looks whether it should run at all."""
+        shapes = {name: array.shape for name, array in batch.items()}
+        first = next(iter(batch.values()))
+        share = Share(first.sharding, first.shape[0])
+        opening.tell(share, self._model.train_flops(shapes))
         super().compile_train(batch)
         compiled = self._compiled_train_step
         step = int(utils.get_local_data(self.train_state.step))

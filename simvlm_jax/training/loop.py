@@ -82,7 +82,7 @@ def train(
     layout = lay_out(model, stream, partitioner or Partitioner())
     share = Share(layout.by_group, next(iter(stream.input_shapes.values()))[0])
     flops = model.train_flops(stream.input_shapes)
-    opening.tell(layout, share, flops)
+    opening.tell(share, flops)
     target = abstract_state(model, optimizer, stream, layout)
     saved = Checkpoints(model_dir, keep, checkpoint_every, checkpoint_minutes)
     with guards.termination() as termination, saved as checkpoints, profiler:

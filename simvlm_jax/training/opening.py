@@ -8,40 +8,38 @@ import jax
 import jax.numpy as jnp
 
 from simvlm_jax import hosts
-from simvlm_jax.partitioning import Layout, describe
+from simvlm_jax.partitioning import describe
 from simvlm_jax.sharing import Share
 
 SIDE, TRIALS = 2048, 3  # of the matrix product that is timed
 
 
-def tell(layout: Layout, share: Share, flops_per_step: float) -> None:
+def tell(share: Share, flops_per_step: float) -> None:
     """Prints the lines, in the first process; all must call it.
 
     Args:
-        layout: Where everything lies.
-        share: The groups of a batch that this process reads.
+        share: The groups of a batch that this process reads, on a mesh.
         flops_per_step: Floating-point operations of a step, forward and backward.
     """
     names = hosts.gather("host names", socket.gethostname())
-    devices = layout.mesh.devices
     if not hosts.is_first():
         return
-    kind = devices.flat[0].device_kind
-    lines = [
-        f"{_count(len(names), 'process', 'es')} on {_listed(names)}, "
-        f"{_count(devices.size, 'device')} ({kind}); mesh {describe(layout.sizes)}",
-        f"{_count(share.groups_in_batch, 'group')} a batch: {len(share.groups)} read by a process, "
-        f"{share.groups_in_batch // layout.batch_ways} on a device"
-        + (f" ({layout.sizes['tensor']} share them)" if layout.sizes["tensor"] > 1 else ""),
-    ]
+    mesh, groups = share.sharding.mesh, share.groups_in_batch
+    kind = mesh.devices.flat[0].device_kind
+    on_a_device = share.sharding.shard_shape((groups,))[0]
+    same_groups = mesh.devices.size * on_a_device // groups
     rate = matrix_rate()
-    seconds = flops_per_step / (rate * devices.size)
+    seconds = flops_per_step / (rate * mesh.devices.size)
     if kind == "cpu":
         seconds *= jax.local_device_count()  # forced devices share the cores that were timed
-    lines.append(
+    lines = [
+        f"{_count(len(names), 'process', 'es')} on {_listed(names)}, "
+        f"{_count(mesh.devices.size, 'device')} ({kind}); mesh {describe(mesh.shape)}",
+        f"{_count(groups, 'group')} a batch: {len(share.groups)} read by a process, "
+        f"{on_a_device} on a device" + (f" ({same_groups} share them)" if same_groups > 1 else ""),
         f"{flops_per_step / 1e12:.3g} TFLOP a step: {seconds:.2g} s at the least, at the "
-        f"{rate / 1e12:.3g} TFLOP/s that a device here reaches in a matrix product"
-    )
+        f"{rate / 1e12:.3g} TFLOP/s that a device here reaches in a matrix product",
+    ]
     print("\n".join(lines), file=sys.stderr)
 
 

@@ -33,6 +33,9 @@ def train(data, folder, steps, processes, *bindings):
     )
     for code, output in ended:
         assert code == 0, output[-4000:]
+    first = ended[0][1]
+    assert f"{processes} processes on " in first and "mesh data=4 x model=1" in first, first[-4000:]
+    assert "TFLOP a step" in first
 
 
 @pytest.fixture(scope="module")
