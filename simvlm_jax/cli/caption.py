@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_size", type=positive, default=32, help="images at once")
     parser.add_argument("--beams", type=positive, help="1 is greedy (default: the model's)")
     parser.add_argument("--prompt", help="text the caption goes on from (default: the model's)")
-    parser.add_argument("--step", type=int, help="which checkpoint (default: the newest)")
+    options.add_step(parser)
     parser.add_argument("--max_length", type=positive, help="most tokens of a caption")
     options.add_processes(parser)
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     for sentence in failures if tells else ():
         print(sentence, file=sys.stderr)
     captioner = Captioner.load(
-        args.model_dir, step=args.step, beams=args.beams, max_length=args.max_length
+        args.model_dir, step=options.step_of(args), beams=args.beams, max_length=args.max_length
     )
     prompt = captioner.prompt if args.prompt is None else args.prompt
     progress = _Progress(len(paths), tells)

@@ -2,6 +2,8 @@
 
 import argparse
 
+from simvlm_jax.cli import options
+
 HELP = "write a checkpoint of a run in another format"
 EXAMPLE = "simvlm export --format=t5x --model_dir=runs/demo --output=runs/demo_t5x"
 
@@ -16,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model_dir", required=True, help="the folder of a trained run")
     parser.add_argument("--output", required=True, help="the folder to write into")
-    parser.add_argument("--step", type=int, help="which checkpoint (default: the newest)")
+    options.add_step(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from simvlm_jax.training import folder, t5x_checkpoints
 
     files = {name: folder.read_file(args.model_dir, name) for name in folder.FIXED_FILES}
-    written = t5x_checkpoints.export(args.model_dir, args.output, args.step)
+    written = t5x_checkpoints.export(args.model_dir, args.output, options.step_of(args))
     folder.write_files(Path(args.output), files)
     print(written)
     return 0

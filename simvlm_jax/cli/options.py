@@ -13,6 +13,7 @@ from simvlm_jax.errors import UserError
 FORMATS = (
     "array_record", "tfrecord", "webdataset", "parquet", "jsonl", "csv", "text", "folder",
 )  # fmt: skip
+BEST = "best"
 MOST = 1_000_000  # processes of a run, and seconds of a heartbeat: JAX counts in 32 bits
 
 
@@ -58,6 +59,28 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
         default=30,
         help="a process that is silent for so long is lost, and the others end (default: 30)",
     )
+
+
+def add_step(parser: argparse._ActionsContainer) -> None:
+    """Adds --step, a checkpoint; `step_of` reads it."""
+    parser.add_argument(
+        "--step",
+        type=_step,
+        help="which checkpoint (default: the newest); best is what simvlm evaluate --watch found",
+    )
+
+
+def step_of(args: argparse.Namespace) -> int | None:
+    """The checkpoint that --step names, or None.
+
+    Raises:
+      UserError: it is the best one, and nobody knows that.
+    """
+    if args.step != BEST:
+        return args.step
+    from simvlm_jax.training.best import read_best
+
+    return read_best(args.model_dir)
 
 
 def join_processes(args: argparse.Namespace, saves: bool = False) -> None:
@@ -230,6 +253,11 @@ def count_from(least: int, most: float = float("inf")) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _step(text: str) -> int | str:
+    """A type of argparse: a step, or the word best."""
+    return BEST if text == BEST else count_from(0)(text)
 
 
 def _address(text: str) -> str:

@@ -1,22 +1,50 @@
-"""What can be asked of a trained run; each evaluation stands beside its controls."""
+"""What can be asked of a trained run: a task, a way to answer, a scorer, and controls beside it."""
 
 import dataclasses
 import io
-from collections.abc import Mapping
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
+from simvlm_jax.data.evaluation_split import EvaluationSplit
 from simvlm_jax.data.plain import evaluation_examples
-from simvlm_jax.evaluation.captions import matches, most_frequent_caption, score_captions
-from simvlm_jax.evaluation.controls import derangement_by_label
-from simvlm_jax.evaluation.predictor import Predictor
+from simvlm_jax.errors import UserError
+from simvlm_jax.evaluation.controls import derangement, derangement_by_label
+from simvlm_jax.evaluation.fields import Record, every, first
+from simvlm_jax.evaluation.predictor import Inputs, Predictor
 from simvlm_jax.evaluation.report import Sample
-from simvlm_jax.evaluation.translation import chrf_signature, score_translations
+from simvlm_jax.evaluation.ways import Generate, Way
 
-Result = tuple[dict[str, float | str], list[Sample]]
+Scorer = Callable[[Sequence[str], Sequence[Record]], Mapping[str, float | str]]
+SHUFFLED, MASKED, WITHOUT = "shuffled", "masked", "without_image"
+CONTROLS = (SHUFFLED, MASKED, WITHOUT, "most_frequent")
+MOST_TRAINING_TEXTS = 100_000  # read for the most frequent answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What an evaluation found.
+
+    Attributes:
+      metrics: numbers and texts; controls have the name of their metric with a suffix.
+      samples: for the report.
+      model_dir: of the run that answered.
+      step: of its checkpoint.
+      records: the examples' fields, in order.
+      answers: a text for each.
+    """
+
+    metrics: dict[str, float | str]
+    samples: list[Sample]
+    model_dir: Path
+    step: int
+    records: Sequence[Record]
+    answers: Sequence[str]
 
 
 class Evaluation(Protocol):
@@ -24,19 +52,29 @@ class Evaluation(Protocol):
 
     name: str
 
-    def run(self, model_dir: Path) -> Result:
-        """Evaluates the run in a folder."""
+    def run(self, model_dir: Path, step: int | None = None) -> Result:
+        """Evaluates a checkpoint of the run in a folder."""
 
 
 @dataclasses.dataclass(frozen=True)
-class CaptionEvaluation:
-    """Captions of one split, beside shuffled images and the most frequent training caption.
+class TaskEvaluation:
+    """A run's answers to one split, scored, beside the scores of answers that cannot be right.
 
     Attributes:
       name: section of metrics.json.
-      task: a seqio task whose targets are captions.
+      task: a seqio task.
       split: of the task.
       lengths: task feature lengths.
+      scorer: judges answers by the examples' records; see scoring.py.
+      way: how the model answers; see ways.py.
+      controls: of `CONTROLS`: every example sees another one's image ("shuffled"), a grey one
+        ("masked") or none ("without_image"); or the most frequent training answer is given
+        ("most_frequent").
+      loss: also report the model's loss, and that with shuffled images.
+      reference: the record's field with the right answer, or a list of them: shown in the report,
+        and by which images are shuffled (no example gets one with the same answer).
+      question: the field that the report shows beside the image, or None.
+      subfolder: of the run's folder, where the run that answers lies.
       batch_size: examples run at once.
       samples: how many examples the report shows.
       seed: of the shuffled control.
@@ -46,80 +84,105 @@ class CaptionEvaluation:
     task: str
     split: str
     lengths: Mapping[str, int]
+    scorer: Scorer
+    way: Way = Generate()  # noqa: RUF009 - it has no state
+    controls: Sequence[str] = (SHUFFLED,)
+    loss: bool = False
+    reference: str = "targets_pretokenized"
+    question: str | None = "inputs_pretokenized"
+    subfolder: str = ""
     batch_size: int = 64
     samples: int = 36
     seed: int = 0
 
-    def run(self, model_dir: Path) -> Result:
-        """Generates and scores, with the right images and with another example's."""
-        predictor = Predictor(model_dir, self.batch_size)
-        arrays, examples = predictor.split(self.task, self.split, self.lengths)
-        references = [example["targets_pretokenized"] for example in examples]
-        order = derangement_by_label(references, self.seed)
-        shuffled = {**arrays, "image": arrays["image"][order]}
-        captions, scores = predictor.generate(arrays)
-        metrics: dict[str, float | str] = {"examples": len(references)}
-        metrics |= score_captions(captions, references)
-        metrics["loss"] = predictor.loss(arrays)
-        control = score_captions(predictor.generate(shuffled)[0], references)
-        metrics |= {f"{key}_shuffled": control[key] for key in ("exact_match", "cider")}
-        metrics["loss_shuffled"] = predictor.loss(shuffled)
-        train = evaluation_examples(self.task, "train")
-        constant = most_frequent_caption(example["targets_pretokenized"] for example in train)
-        control = score_captions([constant] * len(references), references)
-        metrics |= {f"{key}_most_frequent": control[key] for key in ("exact_match", "cider")}
-        correct = matches(captions, references)
-        generated = list(zip(captions, correct, scores.tolist(), strict=True))
-        return metrics, _samples(self.name, self.samples, arrays, examples, generated)
+    def run(self, model_dir: Path, step: int | None = None) -> Result:
+        """Answers and scores, the right inputs first and then the controls."""
+        if unknown := sorted(set(self.controls) - set(CONTROLS)):
+            raise UserError(f"There is no control {unknown[0]!r}; use some of {CONTROLS}.")
+        folder = model_dir / self.subfolder
+        predictor = Predictor(folder, self.batch_size, step)
+        split = predictor.open(self.task, self.split, self.lengths)
+        records = split.records()
+        answers, scores = self.way(predictor, Inputs(split))
+        metrics: dict[str, Any] = {"examples": len(records)}
+        metrics |= self.scorer(answers, records)
+        if unusable := split.ledger.counts.total():
+            metrics["unusable_examples"] = unusable
+        if self.loss:
+            metrics["loss"] = predictor.loss(Inputs(split))
+        for control in self.controls:
+            metrics |= self._control(control, predictor, split, records)
+        samples = self._samples(split, predictor, records, answers, scores)
+        return Result(metrics, samples, folder, predictor.step, records, answers)
 
-
-@dataclasses.dataclass(frozen=True)
-class TranslationEvaluation:
-    """Translations with the image, with another example's image, and with none.
-
-    Attributes:
-      name: section of metrics.json.
-      task: a seqio task with image, source text and target text.
-      split: of the task.
-      lengths: task feature lengths of `task`.
-      subfolder: of the run's folder, where the finetuned run lies.
-      batch_size: examples run at once.
-      samples: how many examples the report shows.
-      seed: of the shuffled control.
-    """
-
-    name: str
-    task: str
-    split: str
-    lengths: Mapping[str, int]
-    subfolder: str = "translation"
-    batch_size: int = 64
-    samples: int = 12
-    seed: int = 0
-
-    def run(self, model_dir: Path) -> Result:
-        """Generates and scores all three."""
-        predictor = Predictor(model_dir / self.subfolder, self.batch_size)
-        arrays, examples = predictor.split(self.task, self.split, self.lengths)
-        references = [example["targets_pretokenized"] for example in examples]
-        order = derangement_by_label(references, self.seed)
+    def _control(
+        self, name: str, predictor: Predictor, split: EvaluationSplit, records: Sequence[Record]
+    ) -> dict[str, Any]:
+        """The control's metrics, with its name as their suffix."""
+        if name == "most_frequent":
+            constant = self._most_frequent_answer()
+            found = numbers(self.scorer([constant] * len(records), records))
+            return {f"{key}_{name}": value for key, value in found.items()}
+        if not split.has_image:
+            raise UserError(
+                f"The task {self.task!r} has no image, so it has no control {name!r}: leave it out."
+            )
         inputs = {
-            "": arrays,
-            "_shuffled": {**arrays, "image": arrays["image"][order]},
-            "_without_image": {k: v for k, v in arrays.items() if k != "image"},
-        }
-        metrics: dict[str, float | str] = {
-            "examples": len(references),
-            "chrf_signature": chrf_signature(),
-        }
-        texts, scores = predictor.generate(arrays)
-        for suffix, given in inputs.items():
-            translated = texts if given is arrays else predictor.generate(given)[0]
-            scored = score_translations(translated, references)
-            metrics |= {f"{key}{suffix}": number for key, number in scored.items()}
-        correct = [text == reference for text, reference in zip(texts, references, strict=True)]
-        generated = list(zip(texts, correct, scores.tolist(), strict=True))
-        return metrics, _samples(self.name, self.samples, arrays, examples, generated)
+            SHUFFLED: lambda: Inputs(split, self._other_images(records)),
+            MASKED: lambda: Inputs(split, images="masked"),
+            WITHOUT: lambda: Inputs(split, images="none"),
+        }[name]()
+        found = numbers(self.scorer(self.way(predictor, inputs)[0], records))
+        if self.loss and name == SHUFFLED:
+            found["loss"] = predictor.loss(inputs)
+        return {f"{key}_{name}": value for key, value in found.items()}
+
+    def _other_images(self, records: Sequence[Record]) -> np.ndarray:
+        """Of which example each one's image is in the shuffled control, int64 [N]."""
+        labels = [first(record, self.reference) for record in records]
+        if 2 * Counter(labels).most_common(1)[0][1] > len(labels):
+            return derangement(len(labels), self.seed)  # half say the same: yes-or-no questions
+        return derangement_by_label(labels, self.seed)
+
+    def _most_frequent_answer(self) -> str:
+        train = itertools.islice(evaluation_examples(self.task, "train"), MOST_TRAINING_TEXTS)
+        counts = Counter(first(record, self.reference) for record in train)
+        most = max(counts.values(), default=0)
+        return min((text for text, count in counts.items() if count == most), default="")
+
+    def _samples(
+        self,
+        split: EvaluationSplit,
+        predictor: Predictor,
+        records: Sequence[Record],
+        answers: Sequence[str],
+        scores: np.ndarray,
+    ) -> list[Sample]:
+        """At most `samples`, spread evenly over the split: nobody picked the good ones."""
+        wanted, count = min(self.samples, len(records)), len(records)
+        chosen = [i * count // wanted for i in range(wanted)]
+        images = split.images(chosen) if split.has_image else [None] * wanted
+        return [
+            Sample(
+                b"" if image is None else image_png(image),
+                self.name,
+                str(records[i].get(self.question, "")) if self.question else "",
+                answers[i],
+                first(records[i], self.reference),
+                answers[i] in every(records[i], self.reference),
+                float(scores[i]),
+            )
+            for i, image in zip(chosen, images, strict=True)
+        ]
+
+
+def numbers(metrics: Mapping[str, float | str]) -> dict[str, float]:
+    """What of a scorer's result can stand beside another one."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if not isinstance(value, str) and not name.endswith("_maximum")
+    }
 
 
 def image_png(image: np.ndarray) -> bytes:
@@ -127,27 +190,3 @@ def image_png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-def _samples(
-    name: str,
-    wanted: int,
-    arrays: Mapping[str, np.ndarray],
-    examples: list[dict],
-    generated: list[tuple[str, bool, float]],
-) -> list[Sample]:
-    """At most `wanted` samples, spread evenly over the split: nobody picked the good ones."""
-    count = len(examples)
-    chosen = [i * count // min(wanted, count) for i in range(min(wanted, count))]
-    return [
-        Sample(
-            image_png(arrays["image"][i]),
-            name,
-            examples[i]["inputs_pretokenized"],
-            generated[i][0],
-            examples[i]["targets_pretokenized"],
-            generated[i][1],
-            generated[i][2],
-        )
-        for i in chosen
-    ]

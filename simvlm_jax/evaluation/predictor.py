@@ -1,81 +1,116 @@
-"""A trained run applied to whole splits: texts, scores and losses.
+"""A trained run applied to whole splits: texts, classes, scores and losses.
 
-Of several processes each runs its rows of every batch, and each gets all results.
+Of several processes each makes and runs its rows of every batch, and each gets all results.
 
-Dimension letters: N examples of a split, B batch, T tokens.
+Dimension letters: N examples of a split, B batch, T tokens, C classes.
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from simvlm_jax.data.plain import evaluation_examples, plain_batches
+from simvlm_jax.data.evaluation_split import IMAGES, EvaluationSplit
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
-from simvlm_jax.model import PrefixLMModel
+from simvlm_jax.model import open_model
 from simvlm_jax.sharing import Replicas, copied_everywhere
 from simvlm_jax.training.folder import read_config
 from simvlm_jax.training.pretrained import require_same_vocabulary
-from simvlm_jax.training.reading import restore_params
+from simvlm_jax.training.reading import restore_step
 
 Arrays = dict[str, np.ndarray]
+GREY = 127  # the middle of a pixel's range: an image that shows nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """A split as it is shown to the model.
+
+    Attributes:
+      split: its examples.
+      images_of: int64 [N], of which example each one's images are; None: its own.
+      images: "shown", "masked" (all grey) or "none" (the batch has no image).
+      change: of a batch's arrays, before it is run.
+    """
+
+    split: EvaluationSplit
+    images_of: np.ndarray | None = None
+    images: str = "shown"
+    change: Callable[[Arrays], Arrays] = dict
+
+    def batches(self, size: int, rows: np.ndarray) -> Iterator[tuple[Arrays, int]]:
+        """Yields (arrays [B, ...], number of real examples) in order."""
+        for batch, count in self.split.batches(size, rows, self.images_of):
+            if self.images == "masked":
+                batch |= {name: np.full_like(batch[name], GREY) for name in IMAGES if name in batch}
+            elif self.images == "none":
+                batch = {name: array for name, array in batch.items() if name not in IMAGES}
+            yield self.change(batch), count
 
 
 class Predictor:
-    """A run's model and parameters, compiled once per shape of batch."""
+    """A run's model and parameters, compiled once per shape of batch.
 
-    def __init__(self, model_dir: str | Path, batch_size: int) -> None:
+    Attributes:
+      model: the run's, either kind.
+      step: of the checkpoint.
+      batch_size: examples run at once.
+    """
+
+    def __init__(self, model_dir: str | Path, batch_size: int, step: int | None = None) -> None:
         """Opens a run's folder.
 
         Args:
           model_dir: holds model_config.json, vocabulary.model and checkpoints.
           batch_size: examples run at once; the devices have to divide it, so it may grow.
+          step: which checkpoint; None takes the newest that is whole.
 
         Raises:
           UserError: it is no run's folder, or its vocabulary is not the prepared data's.
         """
         values = read_config(model_dir)
         require_same_vocabulary(model_dir)
-        self.model = PrefixLMModel.from_json(values)
-        params = copied_everywhere(restore_params(model_dir))
+        self.model = open_model(values)
+        self.step, params = restore_step(model_dir, step)
+        params = copied_everywhere(params)
         self._predict = Replicas(self.model.predict_batch_with_aux, params)
         self._evaluate = Replicas(self.model.eval_fn, params)
+        self._score = Replicas(getattr(self.model, "score_batch", None), params)
         self.batch_size = self._predict.padded(batch_size)
 
-    def split(self, task: str, split: str, lengths: Mapping[str, int]) -> tuple[Arrays, list[dict]]:
-        """A whole split as the model's features [N, ...] and each example's texts."""
-        size = self.model.config.image_size
-        batches = list(plain_batches(task, split, lengths, size, self.batch_size))
-        names = batches[0][0]
-        arrays = {n: np.concatenate([batch[n][:count] for batch, count in batches]) for n in names}
-        return arrays, evaluation_examples(task, split)
+    def open(self, task: str, split: str, lengths: Mapping[str, int]) -> EvaluationSplit:
+        """A split, with images of the model's size."""
+        return EvaluationSplit(task, split, lengths, self.model.config.image_size)
 
-    def generate(self, arrays: Arrays) -> tuple[list[str], np.ndarray]:
+    def generate(self, inputs: Inputs) -> tuple[list[str], np.ndarray]:
         """Texts after each example's prefix, and their scores float32 [N]."""
-        parts = self._over_batches(self._predict, arrays)
-        texts = [decode(row) for tokens, _ in parts for row in tokens]
-        count = len(arrays["decoder_target_tokens"])
-        return texts[:count], np.concatenate([aux["scores"] for _, aux in parts])[:count]
+        texts, scores = [], []
+        for (tokens, aux), count in self._over(self._predict, inputs):
+            texts += [decode(row) for row in tokens[:count]]
+            scores.append(aux["scores"][:count])
+        return texts, np.concatenate(scores)
 
-    def loss(self, arrays: Arrays) -> float:
-        """Mean negative log-likelihood per real target token, in nats."""
-        parts = self._over_batches(self._evaluate, arrays)
-        metrics = [part["loss"] for _, part in parts]
-        return float(sum(m.total for m in metrics) / sum(m.count for m in metrics))
+    def classify(self, inputs: Inputs) -> np.ndarray:
+        """A classifier's logits, float32 [N, C]."""
+        made = self._over(self._predict, inputs)
+        return np.concatenate([aux["logits"][:count] for (_, aux), count in made])
 
-    def _over_batches(self, function: Callable, arrays: Arrays) -> list:
-        """The function's results on consecutive batches; the last is filled up with zeros."""
-        count, size = len(arrays["decoder_target_tokens"]), self.batch_size
-        results = []
-        for start in range(0, count, size):
-            batch = {name: array[start : start + size] for name, array in arrays.items()}
-            missing = size - len(batch["decoder_target_tokens"])
-            batch = {
-                name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
-                for name, array in batch.items()
-            }
-            results.append(function(batch))
-        return results
+    def score(self, inputs: Inputs) -> np.ndarray:
+        """Log probabilities of the batches' targets, float32 [N], summed over their tokens."""
+        return np.concatenate([s[:count] for s, count in self._over(self._score, inputs)])
+
+    def loss(self, inputs: Inputs) -> float:
+        """The mean of the model's own loss over the split, in nats a token or an example."""
+        parts = [metrics["loss"] for (_, metrics), _ in self._over(self._evaluate, inputs)]
+        return float(sum(m.total for m in parts) / sum(m.count for m in parts))
+
+    def _over(self, function: Replicas, inputs: Inputs) -> Iterator[tuple[Any, int]]:
+        """The function's results on consecutive batches, with their number of real examples."""
+        rows = function.rows(self.batch_size)
+        for batch, count in inputs.batches(self.batch_size, rows):
+            yield function(batch), count
 
 
 def decode(tokens: np.ndarray) -> str:

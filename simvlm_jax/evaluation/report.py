@@ -15,8 +15,9 @@ from simvlm_jax.pages.page import page
 # A metric named `<metric><suffix>` is a control and stands in the same row as `<metric>`.
 CONTROLS = {
     "_shuffled": "images shuffled",
+    "_masked": "grey images",
     "_without_image": "without image",
-    "_most_frequent": "most frequent caption",
+    "_most_frequent": "most frequent answer",
     "_maximum": "best possible",
 }
 SHARES = ("exact_match", "accuracy", "distinct_ratio")  # in [0, 1], printed in percent

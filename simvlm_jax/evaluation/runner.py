@@ -4,68 +4,93 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from simvlm_jax import hosts
 from simvlm_jax.data.paths import SUMMARY_NAME, data_dir
 from simvlm_jax.errors import UserError, writing
-from simvlm_jax.evaluation.evaluations import Evaluation
+from simvlm_jax.evaluation.evaluations import Evaluation, Result
+from simvlm_jax.evaluation.provenance import made_with
 from simvlm_jax.evaluation.report import write_report
 from simvlm_jax.json_files import LARGEST, object_lines, read_bounded, read_object
 from simvlm_jax.pages.charts import Points
 from simvlm_jax.training import t5x_format
+from simvlm_jax.training.fingerprint import code_digest
 from simvlm_jax.training.folder import write_atomic
 from simvlm_jax.training.pretrained import require_same_vocabulary
 from simvlm_jax.training.reading import checkpoints_folder, saved_steps
 
 BEGAN = time.monotonic()
+REPORT = Path("report", "index.html")
+NOT_SHOWN = ("fingerprint", "made_with")
 
 
-def evaluate(model_dir: str, config_text: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Evaluates, unless this very run was evaluated with these settings before.
+def evaluate(
+    model_dir: str,
+    config_text: str,
+    evaluations: Sequence[Evaluation],
+    step: int | None = None,
+    output: str | None = None,
+) -> dict[str, Any]:
+    """Evaluates, unless this very checkpoint was evaluated with these settings before.
 
-    Of several processes all call it; the first one writes.
+    Of several processes all call it; the first one writes: metrics.json, report/index.html, and
+    answers/SECTION.jsonl with a line for each example.
 
     Args:
-      model_dir: the run's folder; metrics.json and report/index.html are written into it.
+      model_dir: the run's folder.
       config_text: the resolved configuration of the evaluation.
       evaluations: what to measure, in the order of the report.
+      step: which checkpoint; None takes the newest.
+      output: where to write; by default into the run's folder.
 
     Returns:
-      What metrics.json holds.
+      What metrics.json holds: a section for each evaluation, and "made_with" (see provenance.py).
 
     Raises:
       UserError: the folder holds no trained model, or one of another vocabulary.
     """
     folder = Path(model_dir)
+    output_folder = folder if output is None else Path(output)
     require_same_vocabulary(folder)
-    fingerprint = _fingerprint(folder, config_text)
+    fingerprint = _fingerprint(folder, config_text, step)
     shared = "give a --model_dir on a disk that all hosts share, and the same data"
     hosts.require_same("checkpoints or data", fingerprint, shared)
-    metrics_file, report_file = folder / "metrics.json", folder / "report" / "index.html"
+    metrics_file, report_file = output_folder / "metrics.json", output_folder / REPORT
     metrics = _known(metrics_file, fingerprint) if report_file.is_file() else None
     if metrics := hosts.first_says("metrics", metrics):
         _tell(f"{metrics_file} is up to date.")
         return metrics
-    sections, samples = {}, []
+    results = {}
     for number, evaluation in enumerate(evaluations, 1):
         _tell(f"evaluating {evaluation.name} ({number}/{len(evaluations)})")
-        sections[evaluation.name], shown = evaluation.run(folder)
-        samples.extend(shown)
-    metrics = {
-        **_training(folder),
-        **sections,
-        "fingerprint": fingerprint,
-    }
+        results[evaluation.name] = evaluation.run(folder, step)
+    metrics = _training(folder) | {name: result.metrics for name, result in results.items()}
+    found = made_with(config_text, {n: (r.model_dir, r.step) for n, r in results.items()})
+    metrics |= {"made_with": found, "fingerprint": fingerprint}
     if hosts.is_first():
-        shown_metrics = {name: value for name, value in metrics.items() if name != "fingerprint"}
-        curves = _curves(folder)
-        with writing(folder):
-            write_report(report_file, "SimVLM", shown_metrics, curves, samples)
-            write_atomic(metrics_file, json.dumps(metrics, indent=2).encode())
+        with writing(output_folder):
+            _write(output_folder, folder, metrics, results)
     return metrics
+
+
+def _write(
+    output: Path, model_dir: Path, metrics: dict[str, Any], results: Mapping[str, Result]
+) -> None:
+    """The report, the answers and, as the last, the metrics, which say that all is there."""
+    shown = {name: value for name, value in metrics.items() if name not in NOT_SHOWN}
+    samples = [sample for result in results.values() for sample in result.samples]
+    write_report(output / REPORT, "SimVLM", shown, _curves(model_dir), samples)
+    (output / "answers").mkdir(exist_ok=True)
+    for name, result in results.items():
+        lines = [
+            json.dumps({**record, "answer": answer}, ensure_ascii=False)
+            for record, answer in zip(result.records, result.answers, strict=True)
+        ]
+        write_atomic(output / "answers" / f"{name}.jsonl", "\n".join([*lines, ""]).encode())
+    write_atomic(output / "metrics.json", json.dumps(metrics, indent=2).encode())
 
 
 def _known(metrics_file: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -79,12 +104,12 @@ def _tell(line: str) -> None:
         print(line, file=sys.stderr)
 
 
-def _fingerprint(folder: Path, config_text: str) -> str:
+def _fingerprint(folder: Path, config_text: str, step: int | None) -> str:
     """Changes with the settings, the data, and any checkpoint of the run or below it."""
     files = [data_dir() / SUMMARY_NAME, *sorted(folder.glob("**/checkpoints/*/manifest/**/*"))]
     # T5X keeps no digests: when its checkpoint was written has to do.
     files_of_t5x = sorted(folder.glob("**/checkpoint_*/_CHECKPOINT_METADATA"))
-    parts = [config_text.encode()]
+    parts = [config_text.encode(), str(step).encode(), code_digest().encode()]
     parts += [path.read_bytes() for path in (*files, *files_of_t5x) if path.is_file()]
     parts += [str(saved_steps(checkpoints_folder(folder))).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -26,7 +26,7 @@ RUN += [f"TOTAL_STEPS = {STEPS}", "BATCH_SIZE = 4", "CHECKPOINT_PERIOD = 2"]
 RUN += ["loop.train.log_every = 1"]
 TRAIN = ["train", "--gin_file=runs/demo.gin", *bindings(*RUN)]
 EVALUATE = ["evaluate", "--gin_file=runs/demo_captions.gin"]
-EVALUATE += bindings("evaluations.CaptionEvaluation.batch_size = 12")
+EVALUATE += bindings("evaluations.TaskEvaluation.batch_size = 12")
 
 
 def start(count, commands, each=None):

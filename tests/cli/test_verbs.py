@@ -118,7 +118,7 @@ def test_a_second_evaluation_is_reused_until_something_changes(folders, metrics,
     assert main(command) == 0
     assert "up to date" in capsys.readouterr().err
     assert (run / "metrics.json").stat().st_mtime_ns == written
-    assert main([*command, "--gin", "evaluations.CaptionEvaluation.seed = 1"]) == 0
+    assert main([*command, "--gin", "evaluations.TaskEvaluation.seed = 1"]) == 0
     assert (run / "metrics.json").stat().st_mtime_ns > written
 
 
