@@ -12,7 +12,7 @@ import numpy as np
 
 from simvlm_jax.data.plain import evaluation_examples, plain_batches
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
-from simvlm_jax.model import PrefixLMModel
+from simvlm_jax.kinds import open_text_model
 from simvlm_jax.sharing import Replicas, copied_everywhere
 from simvlm_jax.training.folder import read_config
 from simvlm_jax.training.pretrained import require_same_vocabulary
@@ -36,7 +36,7 @@ class Predictor:
         """
         values = read_config(model_dir)
         require_same_vocabulary(model_dir)
-        self.model = PrefixLMModel.from_json(values)
+        self.model = open_text_model(values, model_dir)
         params = copied_everywhere(restore_params(model_dir))
         self._predict = Replicas(self.model.predict_batch_with_aux, params)
         self._evaluate = Replicas(self.model.eval_fn, params)

@@ -202,7 +202,9 @@ def _read_params(folder: Path, step: int) -> Any:
 
 def _read_average(folder: Path, step: int) -> Any:
     checkpoint = folder / str(step)
-    return _average(read_arrays(checkpoint, "optimizer", _is_average), checkpoint)
+    average = _average(read_arrays(checkpoint, "optimizer", _is_average), checkpoint)
+    frozen = read_arrays(checkpoint, "params", lambda path: path not in average)
+    return _nested(average | frozen)  # a frozen parameter is its own average
 
 
 def _read_t5x_params(folder: Path, step: int) -> Any:
@@ -212,7 +214,11 @@ def _read_t5x_params(folder: Path, step: int) -> Any:
 
 def _read_t5x_average(folder: Path, step: int) -> Any:
     arrays = read_t5x_arrays(folder, step, _is_average)
-    return jax.tree.map(jnp.asarray, _average(arrays, t5x_format.folder(folder, step)))
+    average = _average(arrays, t5x_format.folder(folder, step))
+    prefix = t5x_format.PARAMS
+    is_frozen = lambda path: path.removeprefix(prefix) not in average  # noqa: E731
+    frozen = read_t5x_arrays(folder, step, lambda path: path.startswith(prefix) and is_frozen(path))
+    return jax.tree.map(jnp.asarray, _nested(average | t5x_format.to_own(frozen)[0]))
 
 
 def _nested(arrays: Mapping[str, Any]) -> Any:
@@ -223,10 +229,11 @@ def _is_average(path: str) -> bool:
     return "/ema/" in path  # the field of optax.EmaState, wherever the optimizer's chain put it
 
 
-def _average(arrays: Mapping[str, Any], folder: Path) -> Any:
+def _average(arrays: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The averages by their parameters' paths."""
     if not arrays:
         raise UserError(
             f"The checkpoint {folder} holds no moving average of the parameters: ask for the "
             "parameters themselves, or train with adamw.ema_decay set."
         )
-    return _nested({path.split("/ema/", 1)[1]: array for path, array in arrays.items()})
+    return {path.split("/ema/", 1)[1]: array for path, array in arrays.items()}
