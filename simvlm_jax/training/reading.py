@@ -38,6 +38,13 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = False) -> Any:
+    """Reads the parameters of a run as `restore_step` does, and says nothing of the step."""
+    return restore_step(model_dir, step, ema)[1]
+
+
+def restore_step(
+    model_dir: str | Path, step: int | None = None, ema: bool = False
+) -> tuple[int, Any]:
     """Reads the parameters of a run, knowing neither its model nor its optimizer.
 
     Of several processes all call it, and all get the same checkpoint: what one of them cannot
@@ -50,7 +57,7 @@ def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = F
         ema: Read the moving average of the parameters instead.
 
     Returns:
-        A nested dictionary of arrays on the default device.
+        The checkpoint's step, and a nested dictionary of arrays on the default device.
 
     Raises:
         UserError: If there is no such checkpoint, or it is damaged, or it holds no average.
@@ -69,7 +76,7 @@ def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = F
         raise UserError(f"There is no checkpoint of step {step} in {folder}, only of {steps}.")
     for candidate in reversed(steps) if step is None else [step]:
         try:
-            return agree("read", lambda: read(folder, candidate))  # noqa: B023 - called at once
+            return candidate, agree("read", lambda: read(folder, candidate))  # noqa: B023 - at once
         except DamagedError as error:
             if candidate == steps[0] or step is not None:
                 raise
