@@ -13,6 +13,7 @@ import sentencepiece
 
 from simvlm_jax.data.pieces import open_pieces
 from simvlm_jax.errors import UserError
+from simvlm_jax.kinds import open_text_model
 from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.sharing import Replicas, copied_everywhere
 
@@ -77,7 +78,7 @@ class Captioner:
         values = read_config(folder)
         # A caption is the likeliest text: where the run samples, the captioner does not.
         decoding = {"temperature": 0.0} | ({} if beams is None else {"beams": beams})
-        model = PrefixLMModel.from_json(values, **decoding)
+        model = open_text_model(values, folder, **decoding)
         pieces = read_file(folder, "vocabulary.model")
         if values.get(VOCABULARY_DIGEST, digest_of(pieces)) != digest_of(pieces):
             raise UserError(

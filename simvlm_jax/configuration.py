@@ -23,6 +23,8 @@ NOT_VALID = (
     ValueError, OSError, SyntaxError, ImportError, AttributeError, RuntimeError, TypeError,
     LookupError, MemoryError, tokenize.TokenError,
 )  # fmt: skip
+# A macro that lists what another binding of MODEL took the place of: it may stay bound, unread.
+REPLACED = "REPLACED"
 GIN_REMARK = "\n  In call to configurable"
 _REFERENCE = re.compile(r"[@%]([\w./]+)")
 
@@ -113,7 +115,8 @@ def check(*roots: str, complete: bool = True) -> None:
     """Refuses what a run still needs, and what nothing reads (most often a misspelt name).
 
     Args:
-      roots: macros and configurables a verb starts from, as the configuration spells them.
+      roots: macros and configurables a verb starts from, as the configuration spells them; what
+        `REPLACED` lists is one, too.
       complete: False lets %gin.REQUIRED stand, where the run itself is not asked for.
 
     Raises:
@@ -121,7 +124,7 @@ def check(*roots: str, complete: bool = True) -> None:
         as an object), or some binding cannot be reached from the roots.
     """
     references = _references(gin.config_str(max_line_length=10_000))
-    reached, waiting = set(), list(roots)
+    reached, waiting = set(), [*roots, REPLACED]
     while waiting:
         name = waiting.pop()
         if name not in reached:

@@ -11,70 +11,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 from clu import metrics as clu_metrics
-from flax.linen import partitioning as flax_partitioning
 
 from simvlm_jax import decoding, objectives
 from simvlm_jax.errors import UserError
 from simvlm_jax.models.config import SimVLMConfig
 from simvlm_jax.models.flops import forward_flops
 from simvlm_jax.models.simvlm import SimVLM
-
-# A batch may hold both kinds: image-text pairs, and text-only documents under this prefix.
-STREAMS = ("", "document_")
-Batch = Mapping[str, jax.Array]
+from simvlm_jax.protocol import STREAMS, Batch, NetworkModel, Sum, split_streams
 
 
-def split_streams(batch: Batch) -> list[dict[str, jax.Array]]:
-    """The kinds of example in a batch, each flattened to plain leaves [B, ...].
-
-    Pair leaves may be [B, ...] (evaluation) or [G, M, ...] (training in groups); token leaves
-    tell which, being of rank 2 or 3.
-    """
-    streams = []
-    for prefix in STREAMS:
-        if f"{prefix}decoder_target_tokens" not in batch:
-            continue
-        names = [n for n in batch if n.startswith("document_") == bool(prefix)]
-        grouped = batch[f"{prefix}decoder_target_tokens"].ndim == 3
-        streams.append(
-            {
-                name.removeprefix(prefix): batch[name].reshape(-1, *batch[name].shape[2:])
-                if grouped
-                else batch[name]
-                for name in names
-            }
-        )
-    if not streams:
-        raise UserError(f"A batch needs 'decoder_target_tokens'; this one has {sorted(batch)}.")
-    return streams
-
-
-@flax.struct.dataclass
-class Sum(clu_metrics.Metric):
-    """A running total (clu has averages, but no sum)."""
-
-    total: jax.Array
-
-    @classmethod
-    def empty(cls) -> "Sum":
-        """A total of zero."""
-        return cls(total=jnp.float32(0))
-
-    def merge(self, other: "Sum") -> "Sum":
-        """The total of both."""
-        return type(self)(total=self.total + other.total)
-
-    def compute(self) -> jax.Array:
-        """The total."""
-        return self.total
-
-
-class PrefixLMModel:
+class PrefixLMModel(NetworkModel):
     """A SimVLM network with its loss, decoding and initial variables.
 
     Attributes:
@@ -114,10 +63,7 @@ class PrefixLMModel:
           top_p: sample among the likeliest tokens that hold this probability.
           prompt: text put into the encoder before a caption is generated.
         """
-        self.config = config
-        self.network = SimVLM(config)
-        self.optimizer_def = optimizer_def
-        self.nominal_batch_size = nominal_batch_size
+        super().__init__(SimVLM(config), nominal_batch_size, optimizer_def)
         self.label_smoothing, self.z_loss = label_smoothing, z_loss
         self.decoding = dict(
             beams=beams,
@@ -154,38 +100,6 @@ class PrefixLMModel:
 
         return functools.partial(SimVLMFeatureConverter, image_size=self.config.image_size)
 
-    def get_initial_variables(
-        self,
-        rng: jax.Array,
-        input_shapes: Mapping[str, tuple[int, ...]],
-        input_types: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Fresh parameters and their logical axis names.
-
-        Args:
-          rng: random key.
-          input_shapes: shape of each leaf of a batch; only checked, parameters do not depend
-            on it.
-          input_types: not needed; T5X's evaluation passes None.
-
-        Returns:
-          'params' and 'params_axes', two trees of one structure; leaf `x` of the first has its
-          `flax.linen.partitioning.AxisMetadata` as leaf `x_axes` of the second.
-
-        Raises:
-          UserError: the batch's images have another size than the network's.
-        """
-        image_shape = (*self.config.image_size, 3)
-        given = tuple(input_shapes.get("image", image_shape))[-3:]
-        if given != image_shape:
-            raise UserError(
-                f"Batches have images of shape {given}, the model expects {image_shape}; set the "
-                "data's image_size and the model's to the same value."
-            )
-        image, token = jnp.zeros((1, *image_shape)), jnp.zeros((1, 1), jnp.int32)
-        boxed = jax.jit(self.network.init)(rng, image, token, token)["params"]
-        return {"params": nn.meta.unbox(boxed), "params_axes": _axes(boxed)}
-
     def _logits(
         self, params, streams: Sequence[Batch], dropout_rng: jax.Array | None
     ) -> list[jax.Array]:
@@ -198,9 +112,10 @@ class PrefixLMModel:
             method="several",
         )
 
-    def _sums(self, params, batch: Batch, rng: jax.Array | None) -> objectives.TokenSums:
-        """Token sums over every stream of the batch."""
-        streams = split_streams(batch)
+    def _sums(
+        self, params, streams: Sequence[Batch], rng: jax.Array | None
+    ) -> objectives.TokenSums:
+        """Token sums over every stream of a batch."""
         logits = self._logits(params, streams, rng)
         with jax.named_scope("loss"):
             totals = [
@@ -229,10 +144,9 @@ class PrefixLMModel:
           Scalar loss: token sum over the nominal number of examples of a whole batch; and
           metrics: 'loss' (nats per real token), 'accuracy', 'tokens', 'examples'.
         """
-        sums = self._sums(params, batch, dropout_rng)
-        leading = next(iter(batch.values())).shape[0]
-        examples = sum(s["decoder_target_tokens"].shape[0] for s in split_streams(batch))
-        constant = self.nominal_batch_size * (examples // leading)
+        streams = split_streams(batch)
+        sums = self._sums(params, streams, dropout_rng)
+        examples, constant = self.count_examples(batch, streams)
         average = clu_metrics.Average
         metrics = {
             "loss": average(total=sums.negative_log_likelihood, count=sums.tokens),
@@ -241,10 +155,6 @@ class PrefixLMModel:
             "examples": Sum(total=jnp.float32(examples)),
         }
         return sums.loss / constant, metrics
-
-    def eval_fn(self, params, batch: Batch) -> tuple[jax.Array, dict[str, clu_metrics.Metric]]:
-        """`loss_fn` without dropout."""
-        return self.loss_fn(params, batch, None)
 
     def score_batch(self, params, batch: Batch, return_intermediates: bool = False) -> jax.Array:
         """Log probability of each example's target, float32 [B], summed over real tokens."""
@@ -310,13 +220,3 @@ class PrefixLMModel:
             one = forward_flops(self.config, encoder, shape[-1], f"{prefix}image" in input_shapes)
             total += 3.0 * math.prod(shape[:-1]) * one
         return total
-
-
-def _axes(boxed) -> dict[str, Any]:
-    """T5X's 'params_axes' from parameters boxed with their logical axis names."""
-    return {
-        name if isinstance(value, dict) else f"{name}_axes": _axes(value)
-        if isinstance(value, dict)
-        else flax_partitioning.AxisMetadata(value.names)
-        for name, value in boxed.items()
-    }

@@ -1,12 +1,15 @@
-"""The PrefixLM loss: cross-entropy on the text after the prefix (paper section 3.1).
+"""Losses: PrefixLM's, on the text after the prefix (paper section 3.1), and those of classifiers.
 
-Dimension letters: B batch, T decoder tokens, V vocabulary.
+Dimension letters: B batch, T decoder tokens, V vocabulary, K labels of an example, C classes.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
+
+CLASS_OBJECTIVES = ("softmax", "sigmoid")
 
 
 class TokenSums(NamedTuple):
@@ -60,3 +63,62 @@ def token_sums(
     correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
     sums = (jnp.sum(value * weights) for value in (loss, nll, correct))
     return TokenSums(*sums, jnp.sum(weights))
+
+
+class ClassSums(NamedTuple):
+    """Sums over the examples of a batch that have something to learn, all float32 scalars.
+
+    Attributes:
+      loss: cross-entropy in nats.
+      score: the score that each example gives its likeliest class, its accuracy.
+      examples: how many there are.
+    """
+
+    loss: jax.Array
+    score: jax.Array
+    examples: jax.Array
+
+
+def class_scores(labels: jax.Array, label_scores: jax.Array, classes: int) -> jax.Array:
+    """The score of every class: 0 but for the labels.
+
+    Example, of 3 classes: labels [2, 0, -1] with scores [0.3, 1, 0] give [1, 0, 0.3].
+
+    Args:
+      labels: int32 [B, K], -1 where there is none.
+      label_scores: float32 [B, K].
+      classes: C.
+
+    Returns:
+      float32 [B, C]. A label beyond the classes makes its example no number, and so the loss: it
+      must neither be lost nor end the program, which cannot look into arrays.
+    """
+    scores = jnp.where(labels < classes, label_scores, jnp.nan)
+    return jnp.einsum("bk,bkc->bc", scores, jax.nn.one_hot(labels, classes))
+
+
+def class_sums(
+    logits: jax.Array, labels: jax.Array, label_scores: jax.Array, objective: str
+) -> ClassSums:
+    """Loss and accuracy of a classifier; an example whose scores are all 0 adds nothing.
+
+    Args:
+      logits: [B, C].
+      labels: int32 [B, K], -1 where there is none.
+      label_scores: float32 [B, K], from 0 to 1.
+      objective: 'softmax', cross-entropy with the scores divided by their sum; or 'sigmoid', binary
+        cross-entropy with each class's score, summed over the classes.
+    """
+    logits = logits.astype(jnp.float32)
+    scores = class_scores(labels, label_scores, logits.shape[-1])
+    total = jnp.sum(scores, axis=-1, keepdims=True)
+    taught = total[:, 0] != 0
+    if objective == "softmax":
+        shares = scores / jnp.where(total == 0, 1.0, total)
+        losses = optax.losses.softmax_cross_entropy(logits, shares)
+    else:
+        losses = jnp.sum(optax.losses.sigmoid_binary_cross_entropy(logits, scores), axis=-1)
+    chosen = jnp.argmax(logits, axis=-1, keepdims=True)
+    reached = jnp.take_along_axis(scores, chosen, axis=-1)[:, 0]
+    sums = (jnp.sum(value, where=taught) for value in (losses, reached))
+    return ClassSums(*sums, jnp.sum(taught, dtype=jnp.float32))

@@ -53,6 +53,7 @@ RULES: AxisRules = (
     # images of 64 devices than add up the gradients.
     ("conv_out", None),
     ("kv", None),
+    ("classes", None),  # few, or 3,129, which few numbers divide: their kernel is cut as "mlp" is
     ("length", None),
     ("layers", None),
     ("abspos_buckets", None),
@@ -72,6 +73,7 @@ OWN_AXIS_RULES: AxisRules = (
     ("conv_width", None),
     ("conv_in", None),
     ("conv_out", "model"),  # channels, as "mlp" is: the widest axis of a convolution
+    ("classes", None),
     ("relpos_heads", None),  # not "heads": a table is small, and 16 devices do not divide 12 heads
     ("relpos_rows", None),
     ("relpos_columns", None),

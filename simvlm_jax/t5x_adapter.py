@@ -296,5 +296,6 @@ def factor_rules() -> Mapping[str, Any]:
             "conv_width": dim.BATCH,
             "conv_in": dim.COLUMN,
             "conv_out": dim.ROW,
+            "classes": dim.ROW,  # of a kernel whose inputs are "mlp", a column there
         }
     )

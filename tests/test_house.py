@@ -14,8 +14,9 @@ FLOORS = (
     {"errors", "children"},
     {"gin_files", "pages", "hosts", "supervisor", "json_files"},
     {"models", "objectives", "decoding", "data"},
-    {"partitioning", "sharing"},
-    {"model", "configuration"},
+    {"partitioning", "sharing", "protocol"},
+    {"model", "classifier", "configuration"},
+    {"kinds"},  # which of the two a run's folder holds
     {"training", "testing"},
     {"evaluation", "captioner", "planning"},  # they open checkpoints, or compile the step
     {"tasks"},  # they name their metrics

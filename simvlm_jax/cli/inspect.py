@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         configuration.check("MODEL", "loop.train", complete=False)
         from simvlm_jax.models.tables import parameter_table
 
-        print(parameter_table(configuration.value("MODEL").config))
+        model = configuration.value("MODEL")
+        print(parameter_table(model.config, model.network))
         return 0
     configuration.check("loop.train")
     if args.what == "config":

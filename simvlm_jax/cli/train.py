@@ -26,12 +26,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains to the configuration's total_steps."""
+    prepare(args)
+    return train(args)
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Meets the other processes and reads the configuration."""
     options.join_processes(args, saves=True)
     options.load_configuration(args)
+    from simvlm_jax import configuration
+
+    configuration.check("loop.train")
+
+
+def train(args: argparse.Namespace) -> int:
+    """Trains as the configuration says, once that is loaded."""
     from simvlm_jax import configuration, hosts
     from simvlm_jax.training import fingerprint, folder, loop
 
-    configuration.check("loop.train")
     model, config = configuration.value("loop.train.model"), configuration.resolved()
     files = folder.model_files(model) | {"config.gin": config.encode()}
     stream = configuration.value("loop.train.stream")

@@ -14,7 +14,7 @@ import numpy as np
 
 from simvlm_jax.data.evaluation_split import IMAGES, EvaluationSplit
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
-from simvlm_jax.model import open_model
+from simvlm_jax.kinds import open_model
 from simvlm_jax.sharing import Replicas, copied_everywhere
 from simvlm_jax.training.folder import read_config
 from simvlm_jax.training.pretrained import require_same_vocabulary

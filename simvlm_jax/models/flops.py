@@ -41,8 +41,17 @@ def _layer(config: SimVLMConfig, style: str, tokens: int, cross_tokens: int | No
     return total
 
 
-def forward_flops(config: SimVLMConfig, prefix: int, length: int, with_image: bool) -> float:
-    """Forward operations of one example.
+def encoder_flops(config: SimVLMConfig, prefix: int, with_image: bool) -> float:
+    """Forward operations of one example's image tokens and encoder; see `trunk_flops`."""
+    total = conv_stage_flops(config) * with_image
+    if config.decoder_only:
+        return total
+    source = prefix + config.image_tokens * with_image
+    return total + config.encoder_layers * _layer(config, config.encoder_style, source, None)
+
+
+def trunk_flops(config: SimVLMConfig, prefix: int, length: int, with_image: bool) -> float:
+    """Forward operations of one example up to the decoder's last layer.
 
     Args:
       config: the network.
@@ -51,11 +60,14 @@ def forward_flops(config: SimVLMConfig, prefix: int, length: int, with_image: bo
       with_image: whether the example has an image.
     """
     source = prefix + config.image_tokens * with_image
-    total = conv_stage_flops(config) * with_image
     if config.decoder_only:
         layer = _layer(config, config.decoder_style, source + length, None)
     else:
-        total += config.encoder_layers * _layer(config, config.encoder_style, source, None)
         layer = _layer(config, config.decoder_style, length, source)
-    total += config.decoder_layers * layer
+    return encoder_flops(config, prefix, with_image) + config.decoder_layers * layer
+
+
+def forward_flops(config: SimVLMConfig, prefix: int, length: int, with_image: bool) -> float:
+    """Forward operations of one example with logits over words; see `trunk_flops`."""
+    total = trunk_flops(config, prefix, length, with_image)
     return total + 2.0 * length * config.width * config.vocabulary_size

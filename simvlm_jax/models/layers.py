@@ -60,8 +60,15 @@ def _gathered_backward(names: tuple[str, str], _: None, gradient: jax.Array) -> 
 gathered.defvjp(lambda kernel, names: (gathered(kernel, names), None), _gathered_backward)
 
 
-def dense(features: int, names: tuple[str, str], style: str, dtype: str, name: str | None = None):
-    """A projection [..., in] -> [..., features]; T5's have no bias.
+def dense(
+    features: int,
+    names: tuple[str, str],
+    style: str,
+    dtype: str,
+    name: str | None = None,
+    kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform(),  # noqa: B008
+):
+    """A projection [..., in] -> [..., features]; T5's have no bias, others one that starts at zero.
 
     Args:
       features: output width.
@@ -69,12 +76,13 @@ def dense(features: int, names: tuple[str, str], style: str, dtype: str, name: s
       style: 'vit' or 't5'.
       dtype: dtype of the product.
       name: module name when it is made inside a compact method.
+      kernel_init: how the kernel starts.
     """
     return nn.Dense(
         features,
         use_bias=style == "vit",
         dtype=dtype,
-        kernel_init=named(nn.initializers.xavier_uniform(), names),
+        kernel_init=named(kernel_init, names),
         bias_init=named(nn.initializers.zeros_init(), names[1:]),
         dot_general=lambda x, kernel, *how, **options: jax.lax.dot_general(
             x, gathered(kernel, names), *how, **options

@@ -66,6 +66,20 @@ def text_positions(encoder_input_tokens: jax.Array, length: int) -> jax.Array:
     return jnp.concatenate([before, first + jnp.arange(length)[None]], axis=1)
 
 
+def last_positions(tokens: jax.Array) -> jax.Array:
+    """Where each text has its last real token; 0, the start token's place, if it has none.
+
+    Example: [[0, 7, 8, 0], [0, 0, 0, 0]] gives [2, 0].
+
+    Args:
+      tokens: int32 [B, T], decoder inputs: 0 first, then the text, 0 after it.
+
+    Returns:
+      int32 [B].
+    """
+    return jnp.max(jnp.where(tokens != PAD, jnp.arange(tokens.shape[1]), 0), axis=1)
+
+
 def pad_front(bias: jax.Array, image_tokens: int, keys_only: bool = False) -> jax.Array:
     """A text bias [B, N, T, E] with zeros for image tokens put before the text.
 

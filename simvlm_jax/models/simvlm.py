@@ -7,7 +7,7 @@ N heads, K head width.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -94,6 +94,17 @@ class SimVLM(nn.Module):
         config = self.config
         encoder = () if config.decoder_only else (config.encoder_style,)
         return (*encoder, config.decoder_style)
+
+    def initial_parameters(self, rng: jax.Array, examples: int = 1) -> Any:
+        """Fresh parameters, boxed with their logical axis names.
+
+        Args:
+          rng: random key.
+          examples: of the blank batch that shows the network its shapes.
+        """
+        image = jnp.zeros((examples, *self.config.image_size, 3))
+        token = jnp.zeros((examples, 1), jnp.int32)
+        return self.init(rng, image, token, token)["params"]
 
     def embed_image(self, image: jax.Array) -> jax.Array:
         """Image tokens with their positions: [B, H, W, 3] -> [B, P, D].
@@ -215,12 +226,25 @@ class SimVLM(nn.Module):
         Returns:
           float32 [B, T, V] of each.
         """
+        return [self.logits(x) for x in self.decoder_states(inputs)]
+
+    def decoder_states(
+        self, inputs: Sequence[tuple[jax.Array | None, jax.Array, jax.Array]]
+    ) -> Sequence[jax.Array]:
+        """What the last layer makes of every decoder token, before the final norm.
+
+        Args:
+          inputs: as `several` takes them.
+
+        Returns:
+          [B, T, D] of each.
+        """
         for _, prefix, tokens in inputs:
             self._check_lengths(prefix.shape[1], tokens.shape[1])
         texts = [text for _, prefix, tokens in inputs for text in (prefix, tokens)]
         rows = self._look_up(texts)
         run = self._decoder_only if self.config.decoder_only else self._encoder_decoder
-        return [self.logits(x) for x in run(inputs, rows[::2], rows[1::2])]
+        return run(inputs, rows[::2], rows[1::2])
 
     def _encoder_decoder(
         self, inputs: Sequence[tuple], prefix_rows: Sequence[jax.Array], rows: Sequence[jax.Array]
@@ -262,9 +286,13 @@ class SimVLM(nn.Module):
         xs = self.decoder(tuple(xs), tuple(arounds))
         return [x[:, prefix:] for x, prefix in zip(xs, before, strict=True)]
 
+    def finish(self, x: jax.Array) -> jax.Array:
+        """The final norm of decoder states, and dropout: [..., D] -> [..., D]."""
+        return self.dropout(self.decoder_norm(x))
+
     def logits(self, x: jax.Array) -> jax.Array:
         """Final norm and tied softmax: [..., D] -> float32 [..., V]."""
-        x = self.dropout(self.decoder_norm(x))
+        x = self.finish(x)
         table = self.token_embedding.astype(x.dtype)
         logits = jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
         return constrain(logits, "batch", "length", "vocab")

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from simvlm_jax.models.config import SimVLMConfig
 from simvlm_jax.models.simvlm import SimVLM
@@ -28,11 +27,10 @@ class Row(NamedTuple):
     count: int
 
 
-def parameter_rows(config: SimVLMConfig) -> list[Row]:
-    """All parameters of a network, in the order of their paths."""
-    image = jax.ShapeDtypeStruct((1, *config.image_size, 3), jnp.float32)
-    token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    boxed = jax.eval_shape(SimVLM(config).init, jax.random.key(0), image, token, token)["params"]
+def parameter_rows(config: SimVLMConfig, network: SimVLM | None = None) -> list[Row]:
+    """All parameters in the order of their paths, of `SimVLM` or of a network made of it."""
+    network = network or SimVLM(config)
+    boxed = jax.eval_shape(network.initial_parameters, jax.random.key(0))
     paths = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=_is_box)
     rows = []
     for keys, box in paths:
@@ -55,16 +53,17 @@ def part_totals(rows: list[Row]) -> dict[str, int]:
     return totals
 
 
-def parameter_table(config: SimVLMConfig) -> str:
+def parameter_table(config: SimVLMConfig, network: SimVLM | None = None) -> str:
     """One line per parameter (path, shape, logical axes, count), then parts and total.
 
     Args:
       config: the network; with `scan_layers` one line stands for all layers of a stack.
+      network: a classifier's; by default `SimVLM`.
 
     Returns:
       Text of aligned columns that ends in a newline.
     """
-    rows = parameter_rows(config)
+    rows = parameter_rows(config, network)
     totals = part_totals(rows)
     lines = [("parameter", "shape", "axes", "count")]
     for row in rows:

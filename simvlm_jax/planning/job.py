@@ -100,6 +100,11 @@ def build(
     Raises:
       UserError: model, batch and machine do not fit one another.
     """
+    if not isinstance(model, PrefixLMModel):
+        raise UserError(
+            "A plan is made for a PrefixLM model, and MODEL is another: give a pretraining run, "
+            "with --step=finetune for what finetuning takes."
+        )
     if step == "finetune":
         model = _with(model, **_FINETUNING)
     if step != "train":

@@ -190,7 +190,7 @@ def read_file(model_dir: str | Path, name: str) -> bytes:
 
 
 def read_config(model_dir: str | Path) -> dict[str, Any]:
-    """Reads a trained run's model_config.json, of which `PrefixLMModel.from_json` makes a model.
+    """Reads a trained run's model_config.json, of which `kinds.open_model` makes a model.
 
     Raises:
         UserError: If it is missing or no JSON object.

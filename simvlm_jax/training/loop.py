@@ -26,7 +26,15 @@ import optax
 from simvlm_jax import hosts
 from simvlm_jax.partitioning import Partitioner
 from simvlm_jax.sharing import Share
-from simvlm_jax.training import devices, folder, guards, opening, profiling, t5x_checkpoints
+from simvlm_jax.training import (
+    devices,
+    folder,
+    freezing,
+    guards,
+    opening,
+    profiling,
+    t5x_checkpoints,
+)
 from simvlm_jax.training.checkpoints import Checkpoints
 from simvlm_jax.training.keeping import THREE_NEWEST, KeepRules
 from simvlm_jax.training.progress import Progress, progress
@@ -56,7 +64,7 @@ def train(
     """Trains to `total_steps` in a folder, from where its newest checkpoint stands, bit for bit.
 
     Args:
-        model: Offers `loss_fn`, `get_initial_variables` and `train_flops`.
+        model: Offers `loss_fn`, `get_initial_variables`, `train_flops`, and may offer `frozen`.
         optimizer: Any optax transform.
         stream: Offers `batches(start_step, groups)`, `input_shapes`, `input_types`, `report(step)`.
         model_dir: The run's folder.
@@ -67,7 +75,7 @@ def train(
         keep: Which checkpoints stay.
         checkpoint_minutes: Saves too when so much time went by since the last save, at log points.
         extra_files: Files for the folder by name; `folder.FIXED_FILES` must not change later.
-        initial_params: Start from these instead of the model's own initial parameters.
+        initial_params: Start from these, or what this function returns, instead of the model's own.
         partitioner: Lays everything out on the devices; by default each has all parameters.
         tensorboard: Writes TensorBoard events too.
         profile: Traces from the first of these steps to before the second, counted from 1.
@@ -82,8 +90,8 @@ def train(
     layout = lay_out(model, stream, partitioner or Partitioner())
     share = Share(layout.by_group, next(iter(stream.input_shapes.values()))[0])
     flops = model.train_flops(stream.input_shapes)
-    opening.tell(share, flops)
     target = abstract_state(model, optimizer, stream, layout)
+    opening.tell(share, flops, freezing.describe(optimizer, model, target.params))
     saved = Checkpoints(model_dir, keep, checkpoint_every, checkpoint_minutes)
     with guards.termination() as termination, saved as checkpoints, profiler:
         state = _restore(checkpoints, target, Path(model_dir), total_steps, extra_files or {})

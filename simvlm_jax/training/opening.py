@@ -3,6 +3,7 @@
 import socket
 import sys
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,13 @@ from simvlm_jax.sharing import Share
 SIDE, TRIALS = 2048, 3  # of the matrix product that is timed
 
 
-def tell(share: Share, flops_per_step: float) -> None:
+def tell(share: Share, flops_per_step: float, more: Sequence[str] = ()) -> None:
     """Prints the lines, in the first process; all must call it.
 
     Args:
         share: The groups of a batch that this process reads, on a mesh.
         flops_per_step: Floating-point operations of a step, forward and backward.
+        more: Other lines.
     """
     names = hosts.gather("host names", socket.gethostname())
     if not hosts.is_first():
@@ -40,7 +42,7 @@ def tell(share: Share, flops_per_step: float) -> None:
         f"{flops_per_step / 1e12:.3g} TFLOP a step: {seconds:.2g} s at the least, at the "
         f"{rate / 1e12:.3g} TFLOP/s that a device here reaches in a matrix product",
     ]
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join([*lines, *more]), file=sys.stderr)
 
 
 def matrix_rate() -> float:

@@ -1,5 +1,6 @@
 """The paper's optimizer: AdamW with a short linear warm-up and a linear decay (section 4.1)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from simvlm_jax.errors import UserError
+from simvlm_jax.training.freezing import PartialOptimizer, freeze
 
 DECAYED_NAMES = ("kernel", "embedding", "token_embedding")
 
@@ -85,6 +87,8 @@ def average_params(decay: float) -> optax.GradientTransformation:
 def ema_params(opt_state: Any) -> Any:
     """Finds the moving average of the parameters inside an optimizer's state.
 
+    Frozen ones are not in it: an `optax.MaskedNode` stands in place of each.
+
     Raises:
         UserError: If the optimizer keeps none.
     """
@@ -110,7 +114,8 @@ def adamw(
     clip_norm: float | None = None,
     accumulate: int = 1,
     ema_decay: float | None = None,
-) -> optax.GradientTransformation:
+    frozen: Sequence[str] = (),
+) -> optax.GradientTransformation | PartialOptimizer:
     """Builds the paper's AdamW (section 4.1); epsilon and clipping are not stated there.
 
     Only parameters named "kernel", "embedding" or "token_embedding" decay (see `decay_mask`).
@@ -124,10 +129,10 @@ def adamw(
         eps: Added to the root of the second moment.
         weight_decay: Decoupled decay, multiplied by the rate.
         clip_norm: The largest global norm of a gradient; None leaves it alone.
-        accumulate: Batches per update; their gradients are averaged, so a loss that is a sum over
-            a constant gives the same update as one batch of all of them. The schedule, the
-            clipping and the moving average count updates, not batches.
+        accumulate: Batches per update; their gradients are averaged, so a loss that is a sum over a
+            constant gives the same update as one batch of all. All else counts updates.
         ema_decay: Keeps a moving average of the parameters with this decay; None keeps none.
+        frozen: Patterns of parameters that are left as they are, see `freezing.freeze`.
 
     Returns:
         The transform; its state holds an `optax.EmaState` where `ema_decay` is given.
@@ -151,4 +156,4 @@ def adamw(
     optimizer = optax.chain(*transforms)
     if accumulate > 1:
         optimizer = optax.MultiSteps(optimizer, accumulate).gradient_transformation()
-    return optimizer
+    return freeze(optimizer, frozen)

@@ -38,7 +38,7 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def restore_params(model_dir: str | Path, step: int | None = None, ema: bool = False) -> Any:
-    """`restore_step` without the step: a nested dictionary of arrays on the default device."""
+    """Reads the parameters of a run as `restore_step` does, and says nothing of the step."""
     return restore_step(model_dir, step, ema)[1]
 
 
@@ -76,7 +76,7 @@ def restore_step(
         raise UserError(f"There is no checkpoint of step {step} in {folder}, only of {steps}.")
     for candidate in reversed(steps) if step is None else [step]:
         try:
-            return candidate, agree("read", lambda: read(folder, candidate))  # noqa: B023
+            return candidate, agree("read", lambda: read(folder, candidate))  # noqa: B023 - at once
         except DamagedError as error:
             if candidate == steps[0] or step is not None:
                 raise
@@ -209,7 +209,9 @@ def _read_params(folder: Path, step: int) -> Any:
 
 def _read_average(folder: Path, step: int) -> Any:
     checkpoint = folder / str(step)
-    return _average(read_arrays(checkpoint, "optimizer", _is_average), checkpoint)
+    average = _average(read_arrays(checkpoint, "optimizer", _is_average), checkpoint)
+    frozen = read_arrays(checkpoint, "params", lambda path: path not in average)
+    return _nested(average | frozen)  # a frozen parameter is its own average
 
 
 def _read_t5x_params(folder: Path, step: int) -> Any:
@@ -219,7 +221,11 @@ def _read_t5x_params(folder: Path, step: int) -> Any:
 
 def _read_t5x_average(folder: Path, step: int) -> Any:
     arrays = read_t5x_arrays(folder, step, _is_average)
-    return jax.tree.map(jnp.asarray, _average(arrays, t5x_format.folder(folder, step)))
+    average = _average(arrays, t5x_format.folder(folder, step))
+    prefix = t5x_format.PARAMS
+    is_frozen = lambda path: path.removeprefix(prefix) not in average  # noqa: E731
+    frozen = read_t5x_arrays(folder, step, lambda path: path.startswith(prefix) and is_frozen(path))
+    return jax.tree.map(jnp.asarray, _nested(average | t5x_format.to_own(frozen)[0]))
 
 
 def _nested(arrays: Mapping[str, Any]) -> Any:
@@ -230,10 +236,11 @@ def _is_average(path: str) -> bool:
     return "/ema/" in path  # the field of optax.EmaState, wherever the optimizer's chain put it
 
 
-def _average(arrays: Mapping[str, Any], folder: Path) -> Any:
+def _average(arrays: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The averages by their parameters' paths."""
     if not arrays:
         raise UserError(
             f"The checkpoint {folder} holds no moving average of the parameters: ask for the "
             "parameters themselves, or train with adamw.ema_decay set."
         )
-    return _nested({path.split("/ema/", 1)[1]: array for path, array in arrays.items()})
+    return {path.split("/ema/", 1)[1]: array for path, array in arrays.items()}

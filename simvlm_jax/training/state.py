@@ -10,7 +10,7 @@ import optax
 
 from simvlm_jax.errors import UserError
 from simvlm_jax.partitioning import Layout, Partitioner, nearest_divisors
-from simvlm_jax.training import digests
+from simvlm_jax.training import digests, freezing
 
 ITEMS = ("params", "optimizer")  # the parts of a state that a checkpoint keeps apart
 
@@ -73,7 +73,7 @@ def abstract_state(
     """Works out shapes, dtypes and shardings of the state, without making any array.
 
     Args:
-        model: Offers `get_initial_variables`.
+        model: Offers `get_initial_variables`, and may offer `frozen`.
         optimizer: Any optax transform; those of its arrays that mirror the parameters are sharded
             as they are.
         stream: Offers `input_shapes` and `input_types`.
@@ -82,6 +82,7 @@ def abstract_state(
     Returns:
         A state whose leaves are `jax.ShapeDtypeStruct` with a sharding.
     """
+    optimizer = freezing.for_model(optimizer, model)
     variables = jax.eval_shape(lambda: _variables(model, stream, 0))
     params = variables["params"]
     state = jax.eval_shape(lambda tree: first_state(tree, optimizer), params)
@@ -89,10 +90,11 @@ def abstract_state(
     shardings = layout.parameters(variables["params_axes"], params)
     opt_shardings = optax.tree_map_params(
         optimizer,
-        lambda _, sharding: sharding,
+        lambda leaf, sharding: leaf if _is_frozen(leaf) else sharding,
         state.opt_state,
         shardings,
         transform_non_params=lambda _: everywhere,
+        is_leaf=_is_frozen,
     )
     shardings = TrainState(everywhere, shardings, opt_shardings)
     return jax.tree.map(
@@ -118,12 +120,15 @@ def create_state(
         stream: Offers `input_shapes` and `input_types`.
         target: What `abstract_state` returned.
         seed: Of the initial parameters.
-        initial_params: Take these instead of the model's own.
+        initial_params: Take these, or those that this function returns, instead of the model's own.
 
     Raises:
         UserError: If `initial_params` have other names or shapes than the model's.
     """
+    optimizer = freezing.for_model(optimizer, model)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    if callable(initial_params):
+        initial_params = initial_params()
     if initial_params is None:
         make = lambda: first_state(_variables(model, stream, seed)["params"], optimizer)  # noqa: E731
         return jax.jit(make, out_shardings=shardings)()
@@ -133,6 +138,10 @@ def create_state(
         raise UserError(f"The initial parameters are those of another model: {difference}.")
     make = jax.jit(lambda params: first_state(params, optimizer), out_shardings=shardings)
     return make(initial_params)
+
+
+def _is_frozen(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)  # what a frozen parameter has in place of a state
 
 
 def _variables(model: Any, stream: Any, seed: int) -> Any:

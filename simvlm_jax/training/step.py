@@ -7,6 +7,7 @@ import jax
 import optax
 
 from simvlm_jax.partitioning import Layout
+from simvlm_jax.training import freezing
 from simvlm_jax.training.state import TrainState
 
 
@@ -23,17 +24,21 @@ def compile_step(
     optimizer have names of their own in profiles (so have the network's modules).
 
     Args:
-        model: Offers `loss_fn`.
+        model: Offers `loss_fn`, and may offer `frozen`.
         optimizer: Any optax transform.
         target: What `abstract_state` returned.
         layout: Where parameters, batches and activations lie.
         seed: Of dropout.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    optimizer = freezing.for_model(optimizer, model)
+
+    def loss_fn(params: Any, batch: dict, dropout_key: jax.Array) -> tuple:
+        return model.loss_fn(freezing.hold(optimizer, params), batch, dropout_key)
 
     def step(state: TrainState, batch: dict) -> tuple:
         dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-        value_and_gradient = jax.value_and_grad(model.loss_fn, has_aux=True)
+        value_and_gradient = jax.value_and_grad(loss_fn, has_aux=True)
         with layout.rules():
             (loss, metrics), gradient = value_and_gradient(state.params, batch, dropout_key)
         gradient = jax.lax.with_sharding_constraint(gradient, shardings.params)
