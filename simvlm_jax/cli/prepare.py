@@ -4,6 +4,7 @@ import argparse
 
 from simvlm_jax.cli import (
     options,
+    prepare_answers,
     prepare_documents,
     prepare_openmoji,
     prepare_pairs,
@@ -17,6 +18,7 @@ KINDS = {
     "pairs": prepare_pairs,
     "documents": prepare_documents,
     "vocabulary": prepare_vocabulary,
+    "answers": prepare_answers,
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from simvlm_jax.data.features import SimVLMFeatureConverter
+from simvlm_jax.data.features import IMAGES, LABEL_FEATURES, SimVLMFeatureConverter
 from simvlm_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -54,32 +54,34 @@ def plain_batches(
         verbose=False,
     )
     for batch in _read(dataset.batch(batch_size), task_name, split):
-        count = len(batch["decoder_loss_weights"])
+        count = len(batch["encoder_input_tokens"])
         missing = batch_size - count
         yield {name: _fill_up(array, missing) for name, array in batch.items()}, count
 
 
-def evaluation_examples(task_name: str, split: str) -> list[dict[str, str | int | float]]:
-    """Returns the scalar fields of each example of a split, in the order of `plain_batches`.
+def evaluation_examples(task_name: str, split: str) -> list[dict[str, Any]]:
+    """Returns the fields of each example of a split, in the order of `plain_batches`.
 
     Args:
       task_name: a registered seqio task.
       split: one of its splits.
 
     Returns:
-      For each example its id, its record's texts (for example "caption/en"), and
-      `targets_pretokenized` (`inputs_pretokenized`); bytes are decoded as UTF-8. No image.
+      For each example its id and its record's fields, official ids among them (for example
+      "caption/en", "question_id"), a list where the record has any number of texts ("references",
+      "answers"), and `targets_pretokenized` (`inputs_pretokenized`); of a classification task
+      also `labels` and `label_scores`, lists. Bytes are decoded as UTF-8. No image, no tokens.
 
     Raises:
       UserError: an unknown task or split, a record that cannot be read or parsed, or a text that
         is not UTF-8.
     """
     dataset = get_task(task_name).get_dataset(None, split, shuffle=False, num_epochs=1)
-    scalars = [name for name, spec in dataset.element_spec.items() if spec.shape.rank == 0]
-    dataset = dataset.map(lambda example: {name: example[name] for name in scalars})
+    names = [name for name, spec in dataset.element_spec.items() if _is_kept(name, spec)]
+    dataset = dataset.map(lambda example: {name: example[name] for name in names})
     try:
         return [
-            {name: v.decode() if isinstance(v, bytes) else v.item() for name, v in example.items()}
+            {name: _plain_value(value) for name, value in example.items()}
             for example in _read(dataset, task_name, split)
         ]
     except UnicodeDecodeError as error:
@@ -118,7 +120,29 @@ def check_task(name: str, lengths: Mapping[str, int]) -> seqio.Task:
             f"The task {name!r} has the features {sorted(features)}; give a length for each of "
             f"them, not for {sorted(given)}."
         )
+    for feature in LABEL_FEATURES.keys() & features:
+        count = task.output_features[feature].count
+        if lengths[feature] != count:
+            raise UserError(
+                f"The length of {feature!r} of the task {name!r} is always {count}, not "
+                f"{lengths[feature]}."
+            )
     return task
+
+
+def _is_kept(name: str, spec: tf.TensorSpec) -> bool:
+    if spec.shape.rank == 0:
+        return True
+    texts = spec.dtype == tf.string and name not in IMAGES
+    return spec.shape.rank == 1 and (texts or name in LABEL_FEATURES)
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [_plain_value(item) for item in value.tolist()]
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _fill_up(array: np.ndarray, missing: int) -> np.ndarray:

@@ -50,7 +50,11 @@ def objective(name: str, **options) -> Preprocessor:
 
 
 def from_record(
-    dataset: tf.data.Dataset, targets: str, inputs: str | None = None, image: str | None = None
+    dataset: tf.data.Dataset,
+    targets: str,
+    inputs: str | None = None,
+    image: str | None = None,
+    second_image: str | None = None,
 ) -> tf.data.Dataset:
     """Names a record's parts as the objectives expect them.
 
@@ -64,10 +68,11 @@ def from_record(
       targets: a text, with record fields in braces.
       inputs: the same for the input text, where the objective does not make it.
       image: the field that holds the encoded image.
+      second_image: the field of the other one, of tasks with two.
 
     Returns:
-      The dataset with string `targets` (and `inputs`), int64 [2] `example_seed` and, with an image,
-      string [1] `image`.
+      The dataset with string `targets` (and `inputs`), int64 [2] `example_seed` and, with images,
+      string [1] `image` (and `second_image`).
 
     Raises:
       UserError: a field that the records lack, or records without an `id`.
@@ -81,9 +86,11 @@ def from_record(
             usable &= sound
             made["inputs"] = tf.where(sound, fill(inputs, example), "")
         made["targets"] = tf.where(usable, fill(targets, example), "")
-        if image is not None:
-            made["image"] = _value(example, image)[..., None]
-        kept = {name: value for name, value in example.items() if name != image}
+        fields = {"image": image, "second_image": second_image}
+        for name, field in fields.items():
+            if field is not None:
+                made[name] = value_of(example, field)[..., None]
+        kept = {n: value for n, value in example.items() if n not in fields.values()}
         return {**kept, **made}
 
     return map_examples(dataset, convert, at_once=convert)
@@ -184,7 +191,7 @@ def fill(template: str, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
     for literal, name in _parts(template):
         parts.append(tf.constant(literal))
         if name is not None:
-            parts.append(_value(example, name))
+            parts.append(value_of(example, name))
     text = tf.strings.join(parts) if parts else tf.constant("")
     return tf.broadcast_to(text, tf.shape(example["id"])) if "id" in example else text
 
@@ -194,7 +201,7 @@ def _usable(template: str, example: Mapping[str, tf.Tensor], blank: bool) -> tf.
     usable = tf.constant(True)
     for _, name in _parts(template):
         if name is not None:
-            text = _value(example, name)
+            text = value_of(example, name)
             usable &= tf.strings.length(text) <= MAX_TEXT_BYTES
             usable &= tf.strings.unicode_transcode(text, "UTF-8", "UTF-8") == text
             if not blank:
@@ -206,7 +213,7 @@ def _parts(template: str) -> list[tuple[str, str | None]]:
     return [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
 
 
-def _value(example: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
+def value_of(example: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
     """A field without its last axis where that has one element."""
     value = _field(example, name)
     return tf.squeeze(value, -1) if value.shape.rank and value.shape[-1] == 1 else value

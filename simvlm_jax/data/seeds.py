@@ -18,6 +18,7 @@ PREFIX, IMAGE, SPANS, CHOICE = 1, 2, 3, 4
 # for a step of another.
 MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))  # SplitMix64's, by Vigna
 USE_STEP, EPOCH_STEP = -7046029254386353131, -4658895280553007687
+IMAGE_STEP = -7723592293110705685  # between the images of one example; of MIXING
 
 
 def example_key(example: Mapping[str, tf.Tensor], stream: int) -> tf.Tensor:
@@ -124,6 +125,24 @@ def augmentation_seed(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
       a training stream adds, and the key of its image where it has one.
     """
     return example_key(example, IMAGE) if "epoch" in example else tf.zeros([2], tf.int64)
+
+
+def image_seed(example_seed: tf.Tensor | np.ndarray, number: int) -> tf.Tensor | np.ndarray:
+    """Returns the seed of one of an example's images, so that two are not cropped alike.
+
+    Args:
+      example_seed: int64 [..., 2], from `augmentation_seed`.
+      number: of the image, from 0; the first has the example's own seed.
+
+    Returns:
+      int64 [..., 2]; [0, 0], no augmentation, for every image where the example has it.
+    """
+    steps = [number * IMAGE_STEP, 0]
+    if isinstance(example_seed, np.ndarray):
+        any_seed = example_seed.any(axis=-1, keepdims=True)
+        return example_seed + np.where(any_seed, np.array(steps, np.int64), 0)
+    any_seed = tf.reduce_any(example_seed != 0, axis=-1, keepdims=True)
+    return example_seed + tf.where(any_seed, tf.constant(steps, tf.int64), 0)
 
 
 def _wrapped(number: int) -> int:

@@ -60,6 +60,8 @@ class GroupStream:
         augmentation: Augmentation | None = None,
         ledger: FailureLedger | None = None,
         threads: int | None = None,
+        fractions: Mapping[str, float] | None = None,
+        fraction_seed: int = 0,
     ):
         """Describes the stream and opens its sources.
 
@@ -75,12 +77,17 @@ class GroupStream:
           augmentation: of images; by default the mild one.
           ledger: where records that cannot be used are noted; by default one of its own.
           threads: that read and decode; by default one for each core.
+          fractions: of tasks of which only a part is used, how large a part, for example
+            {"coco_captions": 0.01} for few-shot learning. A smaller part lies in a larger one.
+          fraction_seed: which examples these are.
 
         Raises:
           UserError: no group, an unknown task or split, an empty source, lengths that do not fit
-            a task, or a task that filters or multiplies examples.
+            a task, a task that filters or multiplies examples, a fraction of a task that is not
+            here or one that leaves no example.
         """
         check_layout(pairs, documents, groups)
+        check_fractions(fractions or {}, {**pairs, **documents})
         if threads is not None and threads < 1:
             raise UserError(f"threads={threads} must be 1 or more, or None for one for each core.")
         self.ledger = ledger or FailureLedger()
@@ -93,6 +100,8 @@ class GroupStream:
             first = 0
             for name, count in tasks.items():
                 opened = TaskExamples(name, split, lengths, image_size, seed, augmentation)
+                if fractions and name in fractions:
+                    opened.keep_part(fractions[name], fraction_seed)
                 self._parts.append(_Part(opened, prefix, first, count, order_key(seed, name)))
                 first += count
         self._counted: dict[int, tuple[int, int]] = {}  # text tokens and positions before a step
@@ -209,11 +218,8 @@ class GroupStream:
         examples = sum(self._sizes.values()) * len(next(iter(batch.values())))
         self.ledger.note(step, examples, failures)
         tokens, places = self._counted.get(step, (0, 0))
-        for name, array in batch.items():
-            if name.endswith(("encoder_input_tokens", "decoder_target_tokens")):
-                tokens += int(np.count_nonzero(array))
-                places += array.size
-        self._counted[step + 1] = tokens, places
+        more_tokens, more_places = _text_positions(batch)
+        self._counted[step + 1] = tokens + more_tokens, places + more_places
         self._counted.pop(step + 1 - COUNTED_STEPS, None)
         return batch
 
@@ -223,6 +229,23 @@ class GroupStream:
             for part in self._parts
             for name, (shape, dtype) in part.examples.features().items()
         }
+
+
+def _text_positions(batch: Batch) -> tuple[int, int]:
+    """Counts the tokens of a batch and the places for them, on the encoder's side and the other.
+
+    What a decoder classifies by, it reads and does not predict: the start of the sequence counts.
+    """
+    tokens = places = 0
+    for prefix in ("", DOCUMENT_PREFIX):
+        names = [f"{prefix}encoder_input_tokens", f"{prefix}decoder_target_tokens"]
+        if f"{prefix}labels" in batch:
+            names[1] = f"{prefix}decoder_input_tokens"
+            tokens += batch[names[1]][..., 0].size
+        for array in (batch[name] for name in names if name in batch):
+            tokens += int(np.count_nonzero(array))
+            places += array.size
+    return tokens, places
 
 
 def check_layout(pairs: Mapping[str, int], documents: Mapping[str, int], groups: int) -> None:
@@ -243,6 +266,19 @@ def check_layout(pairs: Mapping[str, int], documents: Mapping[str, int], groups:
         )
     if groups < 1:
         raise UserError(f"A batch of {groups} groups is none; use 1 or more.")
+
+
+def check_fractions(fractions: Mapping[str, float], tasks: Mapping[str, int]) -> None:
+    """Checks that fractions are those of tasks of the stream.
+
+    Raises:
+      UserError: one is not.
+    """
+    if strange := sorted(set(fractions) - set(tasks)):
+        raise UserError(
+            f"There is a fraction of the task {strange[0]!r}, which is not among those of the "
+            f"stream ({', '.join(sorted(tasks))})."
+        )
 
 
 def host_groups(groups: int, host_index: int, host_count: int) -> range:

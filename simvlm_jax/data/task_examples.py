@@ -11,21 +11,29 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from simvlm_jax.data.features import SimVLMFeatureConverter, token_features
+from simvlm_jax.data.features import (
+    FIXED_LENGTHS,
+    SimVLMFeatureConverter,
+    converted,
+    images_of,
+    weights_of,
+)
 from simvlm_jax.data.images import Augmentation, View, choose_views, read_crop
 from simvlm_jax.data.ledger import Failure
 from simvlm_jax.data.mapping import ExampleBatch, map_examples
 from simvlm_jax.data.order import order_key
+from simvlm_jax.data.parts import Part, part_of
 from simvlm_jax.data.pillow_images import IN_MEMORY
 from simvlm_jax.data.plain import check_task
+from simvlm_jax.data.seeds import image_seed
 from simvlm_jax.data.sources import Records, Unreadable
 from simvlm_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 Causes = dict[int, str]  # by row
-TEXTS = ("inputs", "targets")
 FINGERPRINTED = 8  # records that are read for it
 UNREPEATABLE = ("Shuffle", "Random", "StatefulRandom", "StatefulUniform", "TruncatedNormal")  # ops
+ENCODED = {"image": "encoded", "second_image": "second_encoded"}  # before they are decoded
 NO_TEXT = "it has no text to learn from (blank, not UTF-8, or over a megabyte)"
 
 
@@ -57,10 +65,12 @@ class TaskExamples:
         """
         self.name, self._lengths = name, dict(lengths)
         self._seed = order_key(seed, name)  # equal ids of two tasks have nothing in common
+        self._padded = [feature for feature in lengths if feature not in FIXED_LENGTHS]
+        self._images = images_of(lengths)
         self._image_size = image_size
         self._augmentation = augmentation or Augmentation()
         self._task = check_task(name, lengths)
-        self._records = _open(self._task, split)
+        self._records: Records | Part = _open(self._task, split)
         self._placeholder = self._task.source.placeholder()
         strings, numbers = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)
         self._process = tf.function(
@@ -74,6 +84,15 @@ class TaskExamples:
     def __len__(self) -> int:
         """Returns the number of records, so of examples in an epoch."""
         return len(self._records)
+
+    def keep_part(self, fraction: float, seed: int) -> None:
+        """Keeps a part of the records and forgets the others; see `part_of`.
+
+        Raises:
+          UserError: the fraction is not in (0, 1], or leaves no record.
+        """
+        owner = f"the task {self.name!r}"
+        self._records = part_of(self._records, fraction, order_key(seed, self.name), owner)
 
     def fingerprint(self) -> str:
         """Says in 16 letters what the records are, by their shards' names and some of them."""
@@ -102,28 +121,30 @@ class TaskExamples:
           into: arrays [n, ...] by name, filled in place.
 
         Returns:
-          What could not be used; its rows have loss weight 0, and black images.
+          What could not be used; its rows have loss weights (label scores) 0, and black images.
         """
         found = self._records.read(indices)
+        whole = self._records.whole_indices(indices)  # ids are those of the whole
         causes = {row: r.cause for row, r in enumerate(found) if isinstance(r, Unreadable)}
         serialized = [self._placeholder if row in causes else r for row, r in enumerate(found)]
-        made, more = self._made(serialized, indices, epochs)
+        made, more = self._made(serialized, whole, epochs)
         causes = more | causes
-        weights = made["decoder_loss_weights"]
-        for row in np.flatnonzero(~weights.any(axis=1)):
-            causes.setdefault(int(row), NO_TEXT)
+        weights = weights_of(made)
+        if weights not in self._lengths:  # a class may be told of no text, and a label be missing
+            for row in np.flatnonzero(~made[weights].any(axis=1)):
+                causes.setdefault(int(row), NO_TEXT)
         for name, array in made.items():
             if name in into:
                 into[name][...] = array
-        if "image" in into:
-            views = choose_views(made["example_seed"], self._augmentation)
-            for row, (content, view) in enumerate(zip(made["encoded"], views, strict=True)):
-                if row not in causes and (cause := self._decode(content, view, into["image"][row])):
+        for number, name in enumerate(self._images):
+            views = choose_views(image_seed(made["example_seed"], number), self._augmentation)
+            for row, (content, view) in enumerate(zip(made[ENCODED[name]], views, strict=True)):
+                if row not in causes and (cause := self._decode(content, view, into[name][row])):
                     causes[row] = cause
-                if row in causes:
-                    into["image"][row] = 0
         for row in causes:
-            into["decoder_loss_weights"][row] = 0
+            into[weights][row] = 0
+            for name in self._images:
+                into[name][row] = 0
         return [
             Failure(self.name, *self._records.name(int(indices[row])), cause)
             for row, cause in sorted(causes.items())
@@ -159,17 +180,19 @@ class TaskExamples:
     def _preprocess(
         self, serialized: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """[n] records -> token features [n, L], and `encoded` and `example_seed` of images."""
+        """[n] records -> what `converted` gives [n, L], with encoded images and their seeds."""
         made = self._at_once(serialized, indices, epochs)
         if made is None:
             made = self._one_by_one(serialized, indices, epochs)
-        inputs, targets = (
-            tf.ensure_shape(made[name], [None, self._lengths[name]]) for name in TEXTS
-        )
-        tokens = token_features(inputs, targets)
-        if "image" not in self._lengths:
-            return tokens
-        return {**tokens, "encoded": made["image"][:, 0], "example_seed": made["example_seed"]}
+        rows = {
+            name: tf.ensure_shape(made[name], [None, self._lengths[name]]) for name in self._padded
+        }
+        features = converted(rows)
+        for name in self._images:
+            features[ENCODED[name]] = made[name][:, 0]
+        if self._images:
+            features["example_seed"] = made["example_seed"]
+        return features
 
     def _at_once(
         self, serialized: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor
@@ -181,19 +204,19 @@ class TaskExamples:
         batch = ExampleBatch({**parsed, **self._more(epochs)})
         try:
             made = self._preprocessed(batch).examples
-            rows = {name: made[name] for name in TEXTS}
-            missing = {name: self._lengths[name] - rows[name].shape[1] for name in TEXTS}
+            rows = {name: made[name] for name in self._padded}
+            missing = {name: self._lengths[name] - rows[name].shape[1] for name in rows}
         except Exception:  # whatever it is, it is told where examples are taken one by one
             return None
-        padded = {name: tf.pad(rows[name], [[0, 0], [0, missing[name]]]) for name in TEXTS}
+        padded = {name: tf.pad(rows[name], [[0, 0], [0, missing[name]]]) for name in rows}
         return {**made, **padded}
 
     def _one_by_one(
         self, serialized: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        shapes = {name: [self._lengths[name]] for name in TEXTS}
-        if "image" in self._lengths:
-            shapes |= {"image": [1], "example_seed": [2]}
+        shapes = {name: [self._lengths[name]] for name in self._padded}
+        if self._images:
+            shapes |= {name: [1] for name in self._images} | {"example_seed": [2]}
         examples = map_examples(
             self._examples(serialized, indices, epochs),
             lambda example: {name: example[name] for name in shapes},

@@ -5,6 +5,7 @@ from simvlm_jax.data.sources.base import Records, RecordSource, Unreadable
 from simvlm_jax.data.sources.csv_rows import CSVSource
 from simvlm_jax.data.sources.folder import FolderSource
 from simvlm_jax.data.sources.json_lines import JSONLinesSource
+from simvlm_jax.data.sources.official import OfficialSource, OfficialSplit
 from simvlm_jax.data.sources.parquet import ParquetSource
 from simvlm_jax.data.sources.text import TextSource
 from simvlm_jax.data.sources.tfds import TFDSSource
@@ -16,6 +17,8 @@ __all__ = [
     "CSVSource",
     "FolderSource",
     "JSONLinesSource",
+    "OfficialSource",
+    "OfficialSplit",
     "ParquetSource",
     "RecordSource",
     "Records",

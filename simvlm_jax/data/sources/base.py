@@ -98,6 +98,10 @@ class Records(abc.ABC):
         shard, position = self.place(index)
         return self.shards[shard], self.key(shard, position)
 
+    def whole_indices(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the indices themselves; a part of records has others in the whole."""
+        return indices
+
     def key(self, shard: int, position: int) -> str:
         """Returns a record's name within its shard; by default its position, from 0."""
         del shard
@@ -162,6 +166,10 @@ class RecordSource(seqio.DataSource, abc.ABC):
     def random_access(self, split: str) -> Records:
         """Opens a split for reading by index."""
         return self.open(self.list_shards(split))
+
+    def in_order(self, split: str) -> Records:
+        """Opens a split for plain seqio and evaluation, where a bad record ends the reading."""
+        return self.random_access(split)
 
     def parse(self, serialized: tf.Tensor, index: tf.Tensor | int) -> dict[str, tf.Tensor]:
         """Parses one record.
@@ -230,7 +238,7 @@ class RecordSource(seqio.DataSource, abc.ABC):
         Raises:
           UserError: no such split, or fewer files than shards.
         """
-        records = self.random_access(split)
+        records = self.in_order(split)
         if shard_info and len(records.shards) < shard_info.num_shards:
             raise UserError(
                 f"The split {split!r} of {self._name} has {len(records.shards)} files, too few for "
