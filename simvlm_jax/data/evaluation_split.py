@@ -48,7 +48,7 @@ class EvaluationSplit:
         """
         self._task, self._split = task, split
         self.ledger = ledger or FailureLedger()
-        self._examples = TaskExamples(task, split, lengths, image_size, augment=False)
+        self._examples = TaskExamples(task, split, lengths, image_size, training=False)
 
     def __len__(self) -> int:
         """The number of examples N."""

@@ -124,7 +124,8 @@ def augmentation_seed(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
       int64 [2]: [0, 0] (no augmentation: evaluation) unless the record has an `epoch`, which only
       a training stream adds, and the key of its image where it has one.
     """
-    return example_key(example, IMAGE) if "epoch" in example else tf.zeros([2], tf.int64)
+    key = example_key(example, IMAGE)
+    return key if "epoch" in example else tf.zeros_like(key)
 
 
 def image_seed(example_seed: tf.Tensor | np.ndarray, number: int) -> tf.Tensor | np.ndarray:

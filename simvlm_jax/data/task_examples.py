@@ -46,8 +46,9 @@ class TaskExamples:
         split: str,
         lengths: Mapping[str, int],
         image_size: tuple[int, int],
-        seed: int,
+        seed: int = 0,
         augmentation: Augmentation | None = None,
+        training: bool = True,
     ):
         """Opens the task's source.
 
@@ -58,6 +59,8 @@ class TaskExamples:
           image_size: (height, width) in pixels.
           seed: of prefixes and crops.
           augmentation: of images; by default the mild one.
+          training: else examples are as seqio shows them in evaluation: images whole, the same in
+            every epoch, and without a text to predict where the split has none.
 
         Raises:
           UserError: no such task or split, an empty source, one that cannot be read by index,
@@ -68,7 +71,7 @@ class TaskExamples:
         self._padded = [feature for feature in lengths if feature not in FIXED_LENGTHS]
         self._images = images_of(lengths)
         self._image_size = image_size
-        self._augmentation = augmentation or Augmentation()
+        self._augmentation, self._training = augmentation or Augmentation(), training
         self._task = check_task(name, lengths)
         self._records: Records | Part = _open(self._task, split)
         self._placeholder = self._task.source.placeholder()
@@ -130,7 +133,8 @@ class TaskExamples:
         made, more = self._made(serialized, whole, epochs)
         causes = more | causes
         weights = weights_of(made)
-        if weights not in self._lengths:  # a class may be told of no text, and a label be missing
+        # A class may be told of no text, and what is only evaluated need not have a target.
+        if self._training and weights not in self._lengths:
             for row in np.flatnonzero(~made[weights].any(axis=1)):
                 causes.setdefault(int(row), NO_TEXT)
         for name, array in made.items():
@@ -239,6 +243,8 @@ class TaskExamples:
 
     def _more(self, epochs: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the stream knows of examples beside their records."""
+        if not self._training:
+            return {}
         seeds = tf.fill(tf.shape(epochs), tf.constant(self._seed, tf.int64))
         return {"epoch": epochs, "seed": seeds}
 

@@ -97,7 +97,8 @@ def test_the_loss_is_that_of_a_plain_computation(folders, metrics):
 
     lengths = {"image": 1, "example_seed": 2, "inputs": 24, "targets": 24}
     predictor = Predictor(folders[1], batch_size=64)
-    arrays, _ = predictor.split("openmoji_captions", "variants", lengths)
+    split = predictor.open("openmoji_captions", "variants", lengths)
+    ((arrays, _),) = split.batches(64, np.arange(64))
     logits = predictor.model.network.apply(
         {"params": restore_params(folders[1])},
         arrays["image"],
