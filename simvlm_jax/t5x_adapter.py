@@ -121,6 +121,7 @@ class VerifiedManager(checkpoints.OrbaxCheckpointManagerInterface._CheckpointMan
             state.item,
             state.save_args,
         )
+        jax.block_until_ready(written)  # digests.begun_manifest says why, of a step's program too
         begun = {t5x_format.STATE: digests.begun_manifest(written)}
         items = {**args, t5x_format.MANIFEST: ManifestSave(begun)}
         return super().save(step, args=ocp.args.Composite(**items), **rest)

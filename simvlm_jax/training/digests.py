@@ -92,7 +92,13 @@ def manifest(tree: Any) -> dict[str, dict]:
 
 def begun_manifest(tree: Any) -> Callable[[], dict[str, dict]]:
     """Lets the devices begin with a `manifest`, to be asked for later and from any thread."""
-    entries, values = layout(tree), paths(jax.tree.map(digest, tree))
+    entries, values = layout(tree), {}
+    for path, leaf in paths(tree).items():
+        values[path] = digest(leaf)
+        if jax.default_backend() == "cpu" and len(values[path].devices()) > 1:
+            # Several devices of one CPU share its threads: of programs that wait for one another's
+            # parts, those of one can take the threads that the other needs.
+            values[path].block_until_ready()
     return lambda: {
         path: entries[path] | {"digest": int(value)}
         for path, value in jax.device_get(values).items()
