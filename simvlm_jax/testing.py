@@ -6,14 +6,16 @@ Dimension letters: B batch, G groups, H W image height and width, E prefix token
 tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from simvlm_jax.model import STREAMS, PrefixLMModel
+from simvlm_jax.classifier import IMAGES, ClassifierModel
+from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.models.config import SimVLMConfig
+from simvlm_jax.protocol import STREAMS, NetworkModel
 
 EOS = 1
 FIRST_WORD = 3
@@ -50,16 +52,30 @@ def tiny_model(config: SimVLMConfig | None = None, **options: Any) -> PrefixLMMo
     return PrefixLMModel(config or tiny_config(), **options)
 
 
-def random_parameters(config: SimVLMConfig, seed: int = 0) -> dict[str, Any]:
+def tiny_classifier(
+    config: SimVLMConfig | None = None, classes: int = 5, **options: Any
+) -> ClassifierModel:
+    """A `ClassifierModel` over `tiny_config()` or another configuration; options are its own."""
+    return ClassifierModel(config or tiny_config(), classes, **options)
+
+
+def random_parameters(
+    config: SimVLMConfig, seed: int = 0, model: NetworkModel | None = None
+) -> dict[str, Any]:
     """Parameters that are random everywhere, also where training starts at zero or one.
 
     A freshly initialised network hides mistakes: its relative bias tables and the last norm of
     every conv block are zero.
 
+    Args:
+      config: the network.
+      seed: chooses the numbers.
+      model: whose parameters; by default a `PrefixLMModel`'s.
+
     Returns:
       float32 NumPy arrays in the network's structure.
     """
-    model = PrefixLMModel(config)
+    model = model or PrefixLMModel(config)
     shapes = jax.eval_shape(lambda: model.get_initial_variables(jax.random.key(0), {}))["params"]
     random = np.random.default_rng(seed)
 
@@ -140,11 +156,72 @@ def tiny_groups(
       Leaves as in `tiny_batch`, [G, pairs, ...], and without an image under the prefix
       'document_', [G, documents, ...].
     """
+    make = lambda count, with_image, seed: tiny_batch(  # noqa: E731
+        config, count, with_image=with_image, seed=seed
+    )
+    return _in_groups(make, groups, pairs, documents, seed)
+
+
+def tiny_labelled(
+    model: ClassifierModel,
+    batch: int = 4,
+    prefix: int = 4,
+    length: int = 5,
+    with_image: bool = True,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """A plain batch of made-up examples for a classifier, with texts of different lengths.
+
+    Args:
+      model: the classifier that will read it.
+      batch: B.
+      prefix: E; as in `tiny_batch`.
+      length: T; the first example fills it, the last has no text for the decoder at all.
+      with_image: False leaves the images out.
+      seed: chooses images, tokens and labels.
+
+    Returns:
+      'image' and, for a model of two images, 'second_image' uint8 [B, H, W, 3],
+      'encoder_input_tokens' int32 [B, E], 'decoder_input_tokens' int32 [B, T], 'labels' int32
+      [B, 2] and 'label_scores' float32 [B, 2]: two answers in every other example, else one.
+    """
+    random = np.random.default_rng(seed + 1)
+    result = tiny_batch(model.config, batch, prefix, length, with_image, seed)
+    del result["decoder_target_tokens"], result["decoder_loss_weights"]
+    result.pop("image", None)
+    for name in IMAGES[: model.images] if with_image else ():
+        result[name] = random.integers(0, 256, (batch, *model.config.image_size, 3), np.uint8)
+    first = random.integers(0, model.classes, batch)
+    second = (first + 1 + random.integers(0, model.classes - 1, batch)) % model.classes
+    single = np.arange(batch) % 2 == 1
+    result["labels"] = np.stack([first, np.where(single, -1, second)], 1).astype(np.int32)
+    result["label_scores"] = np.where(single[:, None], [[1.0, 0.0]], [[1.0, 0.3]]).astype(
+        np.float32
+    )
+    return result
+
+
+def tiny_labelled_groups(
+    model: ClassifierModel, groups: int = 4, pairs: int = 2, documents: int = 1, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """A training batch for a classifier: `tiny_labelled` in groups, as in `tiny_groups`."""
+    make = lambda count, with_image, seed: tiny_labelled(  # noqa: E731
+        model, count, with_image=with_image, seed=seed
+    )
+    return _in_groups(make, groups, pairs, documents, seed)
+
+
+def _in_groups(
+    make: Callable[[int, bool, int], dict[str, np.ndarray]],
+    groups: int,
+    pairs: int,
+    documents: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
     result: dict[str, np.ndarray] = {}
     for i, (prefix, count) in enumerate(zip(STREAMS, (pairs, documents), strict=True)):
         if count:
-            plain = tiny_batch(config, groups * count, with_image=i == 0, seed=seed + i)
-            for name, leaf in plain.items():
+            for name, leaf in make(groups * count, i == 0, seed + i).items():
                 result[prefix + name] = leaf.reshape(groups, count, *leaf.shape[1:])
     return result
 

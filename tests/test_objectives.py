@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simvlm_jax.objectives import token_log_probabilities, token_sums
+from simvlm_jax.objectives import class_scores, class_sums, token_log_probabilities, token_sums
 
 SHAPE = (2, 3, 5)
 
@@ -77,3 +77,42 @@ def test_bfloat16_logits_are_summed_in_float32():
     sums = token_sums(logits, jnp.zeros((1, 1000), jnp.int32), jnp.ones((1, 1000)))
     assert sums.loss.dtype == jnp.float32
     assert float(sums.loss) == pytest.approx(1000 * np.log(3), rel=1e-5)
+
+
+def test_scores_of_classes_worked_example():
+    labels, scores = jnp.asarray([[2, 0, -1], [1, -1, -1]]), jnp.asarray([[0.3, 1, 0], [0.6, 0, 0]])
+    found = class_scores(labels, scores, 3)
+    np.testing.assert_allclose(found, [[1, 0, 0.3], [0, 0.6, 0]], rtol=1e-6)
+    assert np.isnan(class_scores(labels, scores, 2)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("objective", "loss"),
+    [
+        # Even logits over four classes: ln 4, whatever the shares are; or ln 2 for every class.
+        ("softmax", 2 * np.log(4)),
+        ("sigmoid", 2 * 4 * np.log(2)),
+    ],
+)
+def test_class_sums_worked_example(objective, loss):
+    """The likeliest of equals is class 0, whose scores are 0.9 and 0; the third row has none."""
+    labels = jnp.asarray([[1, 0], [3, -1], [2, -1]])
+    scores = jnp.asarray([[0.3, 0.9], [1.0, 0.0], [0.0, 0.0]])
+    sums = class_sums(jnp.zeros((3, 4), jnp.bfloat16), labels, scores, objective)
+    np.testing.assert_allclose(sums, [loss, 0.9, 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["softmax", "sigmoid"])
+def test_a_row_without_scores_has_no_gradient(objective):
+    random = np.random.default_rng(0)
+    logits = random.standard_normal((3, 4), np.float32)
+    labels, scores = jnp.asarray([[1], [3], [2]]), jnp.asarray([[0.5], [0.0], [1.0]])
+    gradient = jax.grad(lambda x: class_sums(x, labels, scores, objective).loss)(logits)
+    targets = np.float64([[0, 0.5, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]])
+    if objective == "softmax":
+        chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        expected = chances - np.array([[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]])
+    else:
+        expected = 1 / (1 + np.exp(-logits)) - targets
+    expected[1] = 0
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
