@@ -98,7 +98,7 @@ def make_nlvr2(folder: Path, limit: int | None) -> None:
     for split, name in (("train", "train"), ("val", "dev"), ("test", "test1")):
         draw, rows, some = random.Random(split), [], found[split]
         by_group = _by_group(some)
-        for number in range(4 * len(some) if split == "train" else len(some)):
+        for number in range(len(some)):
             group = draw.choice(sorted(by_group))
             text, wanted = _statement(draw, group)
             for pair in range(4):
