@@ -20,6 +20,7 @@ import functools
 import seqio
 import tensorflow as tf
 
+from simvlm_jax.data.benchmarks.fields import STRINGS, fields
 from simvlm_jax.data.benchmarks.vqa import ANSWERS, question_rows
 from simvlm_jax.data.classification import IMAGE, register_classification
 from simvlm_jax.data.features import task_features
@@ -38,11 +39,9 @@ KARPATHY = {
     "karpathy_test_in": {"karpathy": "test", "domain": "in"},
     "karpathy_test_out": {"karpathy": "test", "domain": "out"},
 }
-STRING, NUMBER = tf.io.FixedLenFeature([], tf.string), tf.io.FixedLenFeature([], tf.int64)
-STRINGS = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
-FIELDS = {"question_id": NUMBER, "image_id": NUMBER, "question": STRING, IMAGE: STRING}
-FIELDS |= {name: STRING for name in ("answer", "answer_type", "question_type")}
-FIELDS |= {"answers": STRINGS}
+FIELDS = fields(
+    f"question answer answer_type question_type {IMAGE}", "question_id image_id", "answers"
+)
 LABELS = {
     "labels": tf.io.FixedLenFeature([ANSWERS], tf.int64),
     "label_scores": tf.io.FixedLenFeature([ANSWERS], tf.float32),
@@ -62,14 +61,14 @@ def _split(parts: tuple[str, ...], names: tuple[str, ...] = (), **options) -> Of
     return OfficialSplit(tuple(files), question_rows, {"parts": parts, **options})
 
 
-def _source(fields: dict, aliases: dict | None = None, **options) -> OfficialSource:
+def _source(features: dict, aliases: dict | None = None, **options) -> OfficialSource:
     splits = {"train": _split(BOTH[:1], **options), "val": _split(BOTH[1:], **options)}
     splits["trainval"] = _split(BOTH, **options)
     for split, name in UNANNOTATED.items():
         splits[split] = _split(PARTS[2:], (name,), annotated=False, **options)
     splits |= {split: _split(BOTH, **which, **options) for split, which in KARPATHY.items()}
     folders = [f"{FOLDER}/{part}" for part in PARTS]
-    return OfficialSource(FOLDER, splits, fields, folders, aliases)
+    return OfficialSource(FOLDER, splits, features, folders, aliases)
 
 
 register_classification(

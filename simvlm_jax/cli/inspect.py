@@ -3,10 +3,12 @@
 import argparse
 from types import SimpleNamespace
 
-from simvlm_jax.cli import inspect_checkpoint, inspect_data, options
+from simvlm_jax.cli import inspect_checkpoint, inspect_data, inspect_overlap, options
 
 HELP = "show a run's configuration, parameters, checkpoints, a batch by tokens, or any data"
 EXAMPLE = "simvlm inspect batch --gin_file=runs/demo.gin --step=100"
+SHOWN = ("encoder", "decoder", "label")  # how names begin of what is spelled out
+OTHERS = {"data": inspect_data, "checkpoint": inspect_checkpoint, "overlap": inspect_overlap}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds["batch"] = SimpleNamespace(
         HELP="a real batch, token by token", EXAMPLE=EXAMPLE, add_arguments=_add_batch
     )
-    others = {"data": inspect_data, "checkpoint": inspect_checkpoint}
-    options.add_kinds(parser, "what", kinds | others)
+    options.add_kinds(parser, "what", kinds | OTHERS)
 
 
 def _add_batch(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +37,8 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints what was asked for."""
-    if args.what in ("data", "checkpoint"):
-        return {"data": inspect_data, "checkpoint": inspect_checkpoint}[args.what].run(args)
+    if args.what in OTHERS:
+        return OTHERS[args.what].run(args)
     options.load_configuration(args)
     from simvlm_jax import configuration
 
@@ -75,7 +76,7 @@ def describe_batch(stream, step: int, groups: int) -> str:
             tokens = {
                 name.removeprefix(prefix): batch[name][group]
                 for name in batch
-                if name.startswith(f"{prefix}encoder") or name.startswith(f"{prefix}decoder")
+                if name.startswith(tuple(f"{prefix}{part}" for part in SHOWN))
             }
             for number in range(len(next(iter(tokens.values()), ()))):
                 one = {name: array[number] for name, array in tokens.items()}
@@ -93,10 +94,27 @@ def _describe_example(example: dict) -> list[str]:
         return "<start>" if token == 0 else tokenizer.IdToPiece(int(token))
 
     prefix = [piece(token) for token in example["encoder_input_tokens"] if token]
+    lines = [f"  prefix   {' '.join(prefix) or '(none)'}"]
+    if "labels" in example:
+        return lines + _describe_labels(example, piece)
     weights = example["decoder_loss_weights"]
     last = max((i for i, weight in enumerate(weights) if weight), default=-1)
-    lines = [f"  prefix   {' '.join(prefix) or '(none)'}"]
     for i in range(last + 1):
         before, target = example["decoder_input_tokens"][i], example["decoder_target_tokens"][i]
         lines.append(f"  {i:>3}  {piece(before):<18} -> {piece(target):<18} weight {weights[i]:g}")
     return lines
+
+
+def _describe_labels(example: dict, piece) -> list[str]:
+    """What the decoder reads, up to the token that is classified, and the scores of classes."""
+    tokens = example["decoder_input_tokens"].tolist()
+    last = max((i for i, token in enumerate(tokens) if token), default=0)
+    scores = [
+        f"{label} (score {score:g})"
+        for label, score in zip(example["labels"], example["label_scores"], strict=True)
+        if label >= 0
+    ]
+    return [
+        f"  decoder  {' '.join(map(piece, tokens[: last + 1]))}",
+        f"  classes  {', '.join(scores) or '(none)'}",
+    ]

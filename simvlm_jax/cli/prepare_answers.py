@@ -1,11 +1,11 @@
-"""`simvlm prepare answers`: the classes of VQA v2 from its annotations."""
+"""`simvlm prepare answers`: the answers that are classes, of VQA v2 or of one's own questions."""
 
 import argparse
 from pathlib import Path
 
 from simvlm_jax.cli import options
 
-HELP = "the answers of VQA v2 that are classes, from its annotations"
+HELP = "the answers that are classes, of VQA v2's annotations or your own questions"
 EXAMPLE = "simvlm prepare answers --data_dir=data"
 PARTS = ("train2014", "val2014")
 
@@ -14,14 +14,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     options.add_data_dir(parser)
     parser.add_argument(
-        "--annotations",
+        "--input",
         action="append",
-        help="an annotation file; may be repeated (default: the official ones of train and val)",
+        help="VQA v2 annotations (.json) or JSON lines with an answer or answers (.jsonl); may be "
+        "repeated (default: vqa_v2's official annotations of train and val in the data folder)",
     )
     parser.add_argument(
-        "--least", type=options.count_from(1), default=9, help="questions that an answer has"
+        "--least",
+        type=options.count_from(1),
+        help="questions that an answer has (default: 9; of JSON lines 1)",
     )
-    parser.add_argument("--output", help="file to write (default: vqa_v2/answers.txt of the data)")
+    parser.add_argument("--output", help="file to write (default: answers.txt beside the input)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,20 +34,26 @@ def run(args: argparse.Namespace) -> int:
     """
     folder = options.chosen_data_dir(args) / "vqa_v2"
     options.import_tensorflow()
-    from simvlm_jax.data.benchmarks.vqa import most_frequent_answers
+    from simvlm_jax.data.benchmarks.vqa import most_frequent_answers, own_answers
     from simvlm_jax.data.sources.files import written_atomically
-    from simvlm_jax.data.vqa_answers import frequent_answers
+    from simvlm_jax.data.vqa_answers import LEAST, frequent_answers
     from simvlm_jax.errors import UserError, writing
 
-    files = args.annotations or [folder / f"v2_mscoco_{part}_annotations.json" for part in PARTS]
-    for path in map(Path, files):
+    official = [folder / f"v2_mscoco_{part}_annotations.json" for part in PARTS]
+    files = [Path(path) for path in args.input or official]
+    for path in files:
         if not path.is_file():
-            raise UserError(f"There is no file {path}; put VQA v2's annotations there.")
-    answers = frequent_answers(most_frequent_answers([str(path) for path in files]), args.least)
+            raise UserError(f"There is no file {path}; put the annotations there.")
+    lines = {path.suffix == ".jsonl" for path in files}
+    if len(lines) > 1:
+        raise UserError("Give --input either VQA v2's .json files or .jsonl files, not both.")
+    read, usual = (own_answers, 1) if lines.pop() else (most_frequent_answers, LEAST)
+    least = args.least or usual
+    answers = frequent_answers(read([str(path) for path in files]), least)
     if not answers:
-        raise UserError(f"No answer has {args.least} questions or more; give a lower --least.")
-    output = Path(args.output or folder / "answers.txt")
+        raise UserError(f"No answer has {least} questions or more; give a lower --least.")
+    output = Path(args.output or files[0].parent / "answers.txt")
     with writing(output.parent), written_atomically(output) as file:
         file.write("".join(f"{answer}\n" for answer in answers).encode())
-    print(f"{output} has {len(answers)} answers, each of {args.least} questions or more.")
+    print(f"{output} has {len(answers)} answers, each of {least} questions or more.")
     return 0

@@ -51,7 +51,8 @@ def task(folder, images, rows=ROWS):
         seqio.TaskRegistry.remove("one_class")
 
 
-def read(name, lengths, count=len(ROWS), epoch=4):
+def read(name, lengths, epoch=4):
+    count = len(ROWS)
     examples = TaskExamples(name, "train", lengths, (6, 6), 3)
     into = {n: np.ones((count, *s), d) for n, (s, d) in examples.features().items()}
     return into, examples.read(np.arange(count), np.full(count, epoch), into)

@@ -13,6 +13,7 @@ from simvlm_jax.errors import UserError
 
 CHUNK = 1 << 20  # characters read at once
 LONGEST_ELEMENT = 64 << 20  # characters
+_OF_NUMBERS = ("", *"0123456789.eE+-")
 _BLANK = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
 
@@ -127,7 +128,7 @@ class _Text:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._place)
-                whole = end < len(self._text)  # a number could go on
+                whole = self._text[end : end + 1] not in _OF_NUMBERS  # which could go on
             except RecursionError:
                 raise self._broken("it is nested too deeply") from None
             except ValueError as error:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from simvlm_jax.data.benchmarks.json_files import array_elements
+from simvlm_jax.data.benchmarks.captions import texts_of
+from simvlm_jax.data.benchmarks.json_files import array_elements, line_objects
 from simvlm_jax.data.order import order_key
 from simvlm_jax.data.sources.official import FAULT, Row
 from simvlm_jax.data.vqa_answers import class_scores, normalize_answer, read_classes
@@ -65,6 +66,43 @@ def question_rows(
                 labels, scores = class_scores(row["answers"], known, ANSWERS)
                 row |= {"labels": labels, "label_scores": scores}
             yield {**row, "image": f"{part}/COCO_{part}_{row['image_id']:012d}.jpg"}
+
+
+def own_question_rows(paths: Sequence[str], folder: str) -> Iterator[Row]:
+    """Yields the lines of a file like {"image": "1.jpg", "question": "what?", "answer": "a dog"}.
+
+    Args:
+      paths: of that file, then of its classes, one a line.
+      folder: name of the folder that image paths start from.
+
+    Yields:
+      As `question_rows`, without official ids; a line may have several `answers`, in a list, and
+      the first of the most frequent counts. Each answer's score is `soft_score`'s.
+    """
+    known = read_classes(paths[1])
+    for row in line_objects(paths[0]):
+        answers = texts_of(row.get("answer", row.get("answers")))
+        named = all(isinstance(row.get(name), str) for name in ("image", "question"))
+        if FAULT in row or answers is None or not named:
+            yield row if FAULT in row else {FAULT: "the line has not image, question and answer"}
+            continue
+        labels, scores = class_scores(answers, known, ANSWERS)
+        yield {
+            "image": f"{folder}/{row['image']}",
+            "question": row["question"],
+            "answers": answers,
+            "answer": max(answers, key=answers.count),
+            "labels": labels,
+            "label_scores": scores,
+        }
+
+
+def own_answers(paths: Sequence[str]) -> Iterator[str]:
+    """Yields the most frequent answer of every question in JSON lines of one's own."""
+    for path in paths:
+        for row in line_objects(path):
+            if answers := texts_of(row.get("answer", row.get("answers"))):
+                yield max(answers, key=answers.count)
 
 
 def partial_classes(classes: Mapping[str, int]) -> set[str]:
