@@ -46,7 +46,7 @@ def cider_scores(predictions: Sequence[str], references: References) -> np.ndarr
       UserError: See `paired`; no reference has a word; a caption has over 1,000; or
         pycocoevalcap is absent.
     """
-    return _cider(*_cut(predictions, references))
+    return _cider(*cut(predictions, references))
 
 
 def bleu_scores(predictions: Sequence[str], references: References) -> list[float]:
@@ -66,7 +66,7 @@ def bleu_scores(predictions: Sequence[str], references: References) -> list[floa
     Raises:
       UserError: See `cider_scores`.
     """
-    return _bleu(*_cut(predictions, references))
+    return _bleu(*cut(predictions, references))
 
 
 def rouge_scores(predictions: Sequence[str], references: References) -> np.ndarray:
@@ -86,14 +86,20 @@ def rouge_scores(predictions: Sequence[str], references: References) -> np.ndarr
     Raises:
       UserError: See `cider_scores`.
     """
-    return _rouge(*_cut(predictions, references))
+    return _rouge(*cut(predictions, references))
 
 
 Cut = dict[int, list[str]]
 
 
-def _cut(predictions: Sequence[str], references: References) -> tuple[Cut, Cut]:
-    """What pycocoevalcap reads: example number to texts of words between blanks."""
+def cut(predictions: Sequence[str], references: References) -> tuple[Cut, Cut]:
+    """What pycocoevalcap reads: of references and predictions, number to texts of cut words.
+
+    Example: (["A dog."], ["the dog's"]) gives ({0: ["the dog 's"]}, {0: ["a dog"]}).
+
+    Raises:
+      UserError: See `cider_scores`.
+    """
     pairs = paired(predictions, references)
     wanted = {n: [_words(text, n) for text in texts] for n, (_, texts) in enumerate(pairs)}
     if not any(any(texts) for texts in wanted.values()):
@@ -199,7 +205,7 @@ def score_captions(predictions: Sequence[str], references: References) -> dict[s
     Raises:
       UserError: See `cider_scores`.
     """
-    wanted, given = _cut(predictions, references)
+    wanted, given = cut(predictions, references)
     perfect = {number: texts[:1] for number, texts in wanted.items()}
     bleu = {f"bleu_{n}": score for n, score in enumerate(_bleu(wanted, given), 1)}
     return {
