@@ -1,4 +1,5 @@
 import contextlib
+import importlib
 import io
 import shutil
 
@@ -35,6 +36,18 @@ def made_captions(count, seed=0):
     return predictions, references
 
 
+@pytest.fixture(scope="module")
+def program():
+    """One METEOR for all tests: it reads its paraphrases for seconds when it starts."""
+    return pytest.importorskip("pycocoevalcap.meteor.meteor").Meteor()
+
+
+@pytest.fixture
+def one_meteor(program, monkeypatch):
+    for module in ("pycocoevalcap.meteor.meteor", "pycocoevalcap.eval"):
+        monkeypatch.setattr(importlib.import_module(module), "Meteor", lambda: program)
+
+
 class Captions:
     """As much of pycocotools' class as COCO's evaluation uses."""
 
@@ -64,7 +77,7 @@ def official(monkeypatch, predictions, references):
 
 
 @with_java
-def test_all_numbers_equal_the_official_evaluation_from_end_to_end(monkeypatch):
+def test_all_numbers_equal_the_official_evaluation_from_end_to_end(monkeypatch, one_meteor):
     predictions, references = made_captions(300)
     run = official(monkeypatch, predictions, references)
     found = score_captions(predictions, references)
@@ -81,7 +94,7 @@ def test_all_numbers_equal_the_official_evaluation_from_end_to_end(monkeypatch):
 
 
 @with_java
-def test_meteor_of_equal_of_empty_and_of_strange_captions():
+def test_meteor_of_equal_of_empty_and_of_strange_captions(one_meteor):
     _, each = meteor_scores(["a dog", "", "a ||| b\n| c", "\ud800"], ["a dog", "a cat", "d", "e"])
     assert each.tolist() == [1, 0, 0, 0]
 
