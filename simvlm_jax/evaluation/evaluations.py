@@ -14,7 +14,7 @@ from simvlm_jax.evaluation.captions import matches, most_frequent_caption, score
 from simvlm_jax.evaluation.controls import derangement_by_label
 from simvlm_jax.evaluation.predictor import Predictor
 from simvlm_jax.evaluation.report import Sample
-from simvlm_jax.evaluation.translation import chrf_signature, score_translations
+from simvlm_jax.evaluation.translation import bleu_signature, chrf_signature, score_translations
 
 Result = tuple[dict[str, float | str], list[Sample]]
 
@@ -110,6 +110,7 @@ class TranslationEvaluation:
         }
         metrics: dict[str, float | str] = {
             "examples": len(references),
+            "bleu_signature": bleu_signature(),
             "chrf_signature": chrf_signature(),
         }
         texts, scores = predictor.generate(arrays)
