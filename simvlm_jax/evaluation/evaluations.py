@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,9 +20,11 @@ from simvlm_jax.evaluation.report import Sample
 from simvlm_jax.evaluation.ways import Generate, Way
 
 Scorer = Callable[[Sequence[str], Sequence[Record]], Mapping[str, float | str]]
+Submit = Callable[[Path, Sequence[str], Sequence[Record]], Path]
 SHUFFLED, MASKED, WITHOUT = "shuffled", "masked", "without_image"
 CONTROLS = (SHUFFLED, MASKED, WITHOUT, "most_frequent")
 MOST_TRAINING_TEXTS = 100_000  # read for the most frequent answer
+LEAST_GAP = 0.01  # nats a token between right and shuffled images, for a model that looks at them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Result:
       step: of its checkpoint.
       records: the examples' fields, in order.
       answers: a text for each.
+      submit: writes the file that a server judges, or None.
     """
 
     metrics: dict[str, float | str]
@@ -45,6 +47,7 @@ class Result:
     step: int
     records: Sequence[Record]
     answers: Sequence[str]
+    submit: Submit | None = None
 
 
 class Evaluation(Protocol):
@@ -73,7 +76,10 @@ class TaskEvaluation:
       loss: also report the model's loss, and that with shuffled images.
       reference: the record's field with the right answer, or a list of them: shown in the report,
         and by which images are shuffled (no example gets one with the same answer).
+      names: where the reference is a class id, the classes' names; none where the id is -1.
+      submit: writes the file that a benchmark's server judges; see submitting.py.
       question: the field that the report shows beside the image, or None.
+      training_split: of the task, for the most frequent answer.
       subfolder: of the run's folder, where the run that answers lies.
       batch_size: examples run at once.
       samples: how many examples the report shows.
@@ -89,7 +95,10 @@ class TaskEvaluation:
     controls: Sequence[str] = (SHUFFLED,)
     loss: bool = False
     reference: str = "targets_pretokenized"
+    names: Sequence[str] | None = None
+    submit: Submit | None = None
     question: str | None = "inputs_pretokenized"
+    training_split: str = "train"
     subfolder: str = ""
     batch_size: int = 64
     samples: int = 36
@@ -102,7 +111,7 @@ class TaskEvaluation:
         folder = model_dir / self.subfolder
         predictor = Predictor(folder, self.batch_size, step)
         split = predictor.open(self.task, self.split, self.lengths)
-        records = split.records()
+        records = [self._named(record) for record in split.records()]
         answers, scores = self.way(predictor, Inputs(split))
         metrics: dict[str, Any] = {"examples": len(records)}
         metrics |= self.scorer(answers, records)
@@ -112,8 +121,17 @@ class TaskEvaluation:
             metrics["loss"] = predictor.loss(Inputs(split))
         for control in self.controls:
             metrics |= self._control(control, predictor, split, records)
+        metrics |= blindness(metrics)
         samples = self._samples(split, predictor, records, answers, scores)
-        return Result(metrics, samples, folder, predictor.step, records, answers)
+        return Result(metrics, samples, folder, predictor.step, records, answers, self.submit)
+
+    def _named(self, record: Record) -> Record:
+        """The record with the name of its class in place of the id."""
+        if self.names is None:
+            return record
+        number = record[self.reference]
+        name = self.names[number] if 0 <= number < len(self.names) else ""
+        return {**record, self.reference: name}
 
     def _control(
         self, name: str, predictor: Predictor, split: EvaluationSplit, records: Sequence[Record]
@@ -174,6 +192,20 @@ class TaskEvaluation:
             )
             for i, image in zip(chosen, images, strict=True)
         ]
+
+
+def blindness(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """A warning where the loss is the same with other examples' images.
+
+    Example: losses of 2.31 and 2.312 nats warn, 2.31 and 2.41 do not.
+    """
+    gap = metrics.get("loss_shuffled", float("inf")) - metrics.get("loss", 0.0)
+    if gap > LEAST_GAP:
+        return {}
+    return {
+        "warning_images": f"The loss grows by {gap:.4f} nats only when images are shuffled: the "
+        "model ignores them. Train for longer, or with a prefix that gives less of the text away."
+    }
 
 
 def numbers(metrics: Mapping[str, float | str]) -> dict[str, float]:

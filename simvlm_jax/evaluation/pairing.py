@@ -1,7 +1,7 @@
 """What every scorer first asks of its predictions and references."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from simvlm_jax.errors import UserError
 
@@ -19,7 +19,8 @@ def paired(predictions: Sequence[str], references: References) -> list[tuple[str
       `(prediction, references)` per example.
 
     Raises:
-      UserError: There are no examples, the counts differ, or an example has no reference.
+      UserError: There are no examples, the counts differ, an example has no reference, or
+        something is no text.
     """
     if not predictions:
         raise UserError("There are 0 predictions to score; give at least one.")
@@ -30,9 +31,13 @@ def paired(predictions: Sequence[str], references: References) -> list[tuple[str
         )
     pairs = []
     for number, (prediction, wanted) in enumerate(zip(predictions, references, strict=True)):
-        texts = [wanted] if isinstance(wanted, str) else list(wanted)
+        one = isinstance(wanted, str) or not isinstance(wanted, Iterable)
+        texts = [wanted] if one else list(wanted)
         if not texts:
             raise UserError(f"Example {number} has no reference; give at least one.")
+        for text in (prediction, *texts):
+            if not isinstance(text, str):
+                raise UserError(f"Example {number} holds {text!r:.80}, which is no text; give one.")
         pairs.append((prediction, texts))
     return pairs
 

@@ -20,7 +20,12 @@ CONTROLS = {
     "_most_frequent": "most frequent answer",
     "_maximum": "best possible",
 }
-SHARES = ("exact_match", "accuracy", "distinct_ratio")  # in [0, 1], printed in percent
+SHARES = (
+    "exact_match",
+    "accuracy",
+    "distinct_ratio",
+    "most_frequent_share",
+)  # in [0, 1], printed in percent
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,10 +66,14 @@ def evaluate(
     results = {}
     for number, evaluation in enumerate(evaluations, 1):
         _tell(f"evaluating {evaluation.name} ({number}/{len(evaluations)})")
-        results[evaluation.name] = evaluation.run(folder, step)
+        found = evaluation.run(folder, step)
+        for name, value in found.metrics.items():
+            if name.startswith("warning"):
+                _tell(f"{evaluation.name}: {value}")
+        results[evaluation.name] = found
     metrics = _training(folder) | {name: result.metrics for name, result in results.items()}
-    found = made_with(config_text, {n: (r.model_dir, r.step) for n, r in results.items()})
-    metrics |= {"made_with": found, "fingerprint": fingerprint}
+    made = made_with(config_text, {n: (r.model_dir, r.step) for n, r in results.items()})
+    metrics |= {"made_with": made, "fingerprint": fingerprint}
     if hosts.is_first():
         with writing(output_folder):
             _write(output_folder, folder, metrics, results)
@@ -90,6 +94,10 @@ def _write(
             for record, answer in zip(result.records, result.answers, strict=True)
         ]
         write_atomic(output / "answers" / f"{name}.jsonl", "\n".join([*lines, ""]).encode())
+        if result.submit:
+            (output / "submissions").mkdir(exist_ok=True)
+            path = output / "submissions" / f"{name}.json"
+            result.submit(path, result.answers, result.records)
     write_atomic(output / "metrics.json", json.dumps(metrics, indent=2).encode())
 
 
