@@ -16,7 +16,7 @@ FLOORS = (
     {"models", "objectives", "decoding", "data"},
     {"partitioning", "sharing"},
     {"model", "configuration"},
-    {"training", "testing"},
+    {"training", "testing", "attention_maps"},
     {"evaluation", "captioner", "planning"},  # they open checkpoints, or compile the step
     {"tasks"},  # they name their metrics
     {"cli", "t5x_adapter"},
