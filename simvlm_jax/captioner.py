@@ -39,6 +39,9 @@ class Captioner:
     """Generates a text for each image (paper, section 4.3).
 
     Attributes:
+        model: The network and its decoding settings.
+        params: Its parameters, on all devices.
+        max_length: The most tokens that it generates.
         image_size: (height, width) of the images it takes.
         prompt: The text that its run put before every caption.
     """
@@ -58,10 +61,11 @@ class Captioner:
             vocabulary: Its pieces; ids from the number of pieces on are sentinels, not text.
             max_length: T, the most tokens to generate, end of sequence included.
         """
-        self._vocabulary, self._max_length = vocabulary, max_length
+        self._vocabulary = vocabulary
         self._text_length = model.config.text_length
         self._one_side = model.config.decoder_only
         params = copied_everywhere(params)
+        self.model, self.params, self.max_length = model, params, max_length
         self._predict = Replicas(model.predict_batch_with_aux, params)
         self._maps = Replicas(
             lambda p, batch: attention_maps(model, p, batch, batch["tokens"]), params
@@ -169,7 +173,7 @@ class Captioner:
             "image": np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)]),
             "encoder_input_tokens": np.tile(np.int32(prompt_ids), (self._batch_size, 1)),
             # Only its shape counts: it says how much may be generated.
-            "decoder_input_tokens": np.zeros((self._batch_size, self._max_length), np.int32),
+            "decoder_input_tokens": np.zeros((self._batch_size, self.max_length), np.int32),
         }
 
     def _text(self, ids: Sequence[int]) -> str:
@@ -183,10 +187,10 @@ class Captioner:
 
     def _require_length(self, prompt_length: int) -> None:
         room = self._text_length - (prompt_length if self._one_side else 0)
-        if prompt_length > self._text_length or self._max_length > room:
+        if prompt_length > self._text_length or self.max_length > room:
             raise UserError(
                 f"The model has {self._text_length} text positions: a prompt of {prompt_length} "
-                f"tokens and an output of {self._max_length} do not fit, make one of them shorter."
+                f"tokens and an output of {self.max_length} do not fit, make one of them shorter."
             )
 
 

@@ -18,6 +18,7 @@ FLOORS = (
     {"model", "configuration"},
     {"training", "testing", "attention_maps"},
     {"evaluation", "captioner", "planning"},  # they open checkpoints, or compile the step
+    {"exports"},
     {"tasks"},  # they name their metrics
     {"cli", "t5x_adapter"},
 )
