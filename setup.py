@@ -29,6 +29,7 @@ CORE = [
     "etils[epath]>=1.15.0,<2",  # a run's folder may be in a bucket
     "fsspec>=2026.9.0,<2027",  # shards in any store by one interface
     "google-crc32c>=1.9,<2",  # checksums of records, in C
+    "safetensors>=0.8.0,<0.9",  # weights for other libraries; one small wheel, needs nothing else
     "zstandard>=0.25.0,<0.26",  # text in .zst
 ]
 GCS = ["gcsfs>=2026.9.0,<2027"]  # fsspec's part for gs:// paths

@@ -5,13 +5,14 @@ Dimension letters: B images, H W their height and width, E prompt tokens, T gene
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import sentencepiece
 
-from simvlm_jax.data.pieces import open_pieces
+from simvlm_jax.attention_maps import attention_maps, word_maps
+from simvlm_jax.data.pieces import open_pieces, words_of
 from simvlm_jax.errors import UserError
 from simvlm_jax.kinds import open_text_model
 from simvlm_jax.model import PrefixLMModel
@@ -21,10 +22,27 @@ EOS_ID = 1
 MAX_LENGTH = 32
 
 
+class Look(NamedTuple):
+    """A caption, and where the decoder looked.
+
+    Attributes:
+        caption: As `Captioner.caption` gives it.
+        score: Likewise.
+        words: Each word with its map float32 [rows, columns], see `attention_maps`.
+    """
+
+    caption: str
+    score: float
+    words: list[tuple[str, np.ndarray]]
+
+
 class Captioner:
     """Generates a text for each image (paper, section 4.3).
 
     Attributes:
+        model: The network and its decoding settings.
+        params: Its parameters, on all devices.
+        max_length: The most tokens that it generates.
         image_size: (height, width) of the images it takes.
         prompt: The text that its run put before every caption.
     """
@@ -44,10 +62,15 @@ class Captioner:
             vocabulary: Its pieces; ids from the number of pieces on are sentinels, not text.
             max_length: T, the most tokens to generate, end of sequence included.
         """
-        self._vocabulary, self._max_length = vocabulary, max_length
+        self._vocabulary = vocabulary
         self._text_length = model.config.text_length
         self._one_side = model.config.decoder_only
-        self._predict = Replicas(model.predict_batch_with_aux, copied_everywhere(params))
+        params = copied_everywhere(params)
+        self.model, self.params, self.max_length = model, params, max_length
+        self._predict = Replicas(model.predict_batch_with_aux, params)
+        self._maps = Replicas(
+            lambda p, batch: attention_maps(model, p, batch, batch["tokens"]), params
+        )
         self._batch_size = 0
         self.image_size = model.config.image_size
         self.prompt = model.prompt
@@ -117,19 +140,42 @@ class Captioner:
         Raises:
             UserError: If the prompt or the output is longer than the model's text positions.
         """
+        tokens, scores = self._generate(self._batch(images, prompt))
+        texts = [self._text(row) for row in tokens[: len(images)].tolist()]
+        return list(zip(texts, scores.tolist(), strict=False))
+
+    def look(self, images: np.ndarray, prompt: str) -> list[Look]:
+        """`caption`, and where the decoder looked for each word, by one more pass of the network.
+
+        Args:
+            images: As for `caption`.
+            prompt: Likewise.
+        """
+        batch = self._batch(images, prompt)
+        tokens, scores = self._generate(batch)
+        maps = self._maps(batch | {"tokens": tokens[: self._batch_size]})
+        found = zip(tokens.tolist(), scores.tolist(), maps, strict=False)
+        return [
+            Look(self._text(ids), score, word_maps(of_image, words_of(ids, self._vocabulary)))
+            for ids, score, of_image in list(found)[: len(images)]
+        ]
+
+    def _generate(self, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        tokens, aux = self._predict(batch)
+        return tokens, aux["scores"]
+
+    def _batch(self, images: np.ndarray, prompt: str) -> dict[str, np.ndarray]:
+        """What the network reads, filled up to the largest batch so far."""
         prompt_ids = self._vocabulary.EncodeAsIds(prompt) or [0]
         self._require_length(len(prompt_ids))
         self._batch_size = self._size(len(images))
         missing = self._batch_size - len(images)
-        batch = {
+        return {
             "image": np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)]),
             "encoder_input_tokens": np.tile(np.int32(prompt_ids), (self._batch_size, 1)),
             # Only its shape counts: it says how much may be generated.
-            "decoder_input_tokens": np.zeros((self._batch_size, self._max_length), np.int32),
+            "decoder_input_tokens": np.zeros((self._batch_size, self.max_length), np.int32),
         }
-        tokens, aux = self._predict(batch)
-        texts = [self._text(row) for row in tokens[: len(images)].tolist()]
-        return list(zip(texts, aux["scores"].tolist(), strict=False))
 
     def _text(self, ids: Sequence[int]) -> str:
         """Decodes up to the end of sequence, leaving out sentinels and padding.
@@ -142,10 +188,10 @@ class Captioner:
 
     def _require_length(self, prompt_length: int) -> None:
         room = self._text_length - (prompt_length if self._one_side else 0)
-        if prompt_length > self._text_length or self._max_length > room:
+        if prompt_length > self._text_length or self.max_length > room:
             raise UserError(
                 f"The model has {self._text_length} text positions: a prompt of {prompt_length} "
-                f"tokens and an output of {self._max_length} do not fit, make one of them shorter."
+                f"tokens and an output of {self.max_length} do not fit, make one of them shorter."
             )
 
 

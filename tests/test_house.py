@@ -17,8 +17,9 @@ FLOORS = (
     {"partitioning", "sharing", "protocol"},
     {"model", "classifier", "configuration"},
     {"kinds"},  # which of the two a run's folder holds
-    {"training", "testing"},
+    {"training", "testing", "attention_maps"},
     {"evaluation", "captioner", "planning"},  # they open checkpoints, or compile the step
+    {"exports"},
     {"tasks"},  # they name their metrics
     {"cli", "t5x_adapter"},
 )

@@ -16,6 +16,7 @@ from simvlm_jax.errors import UserError, writing
 
 if TYPE_CHECKING:
     from simvlm_jax.captioner import Captioner
+    from simvlm_jax.cli.gallery import NoPage
 
 HELP = "caption images with a trained model, as JSON lines"
 EXAMPLE = "simvlm caption --model_dir=runs/demo photo.jpg pictures/ 'more/*.png'"
@@ -39,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="text the caption goes on from (default: the model's)")
     options.add_step(parser)
     parser.add_argument("--max_length", type=positive, help="most tokens of a caption")
+    parser.add_argument(
+        "--attention",
+        metavar="FILE.html",
+        help="also write a page of the first images: for each word, where the decoder looked",
+    )
     options.add_processes(parser)
 
 
@@ -57,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(failures[0])
     from simvlm_jax import hosts  # brings JAX, seconds to import
     from simvlm_jax.captioner import Captioner
+    from simvlm_jax.cli.gallery import page_at
 
+    page = page_at(args.attention)
     tells = hosts.is_first()
     names = hashlib.sha256("\0".join(paths).encode("utf-8", "surrogateescape"))
     hosts.require_same("images", names.hexdigest(), "give paths on a disk that all hosts share")
@@ -70,15 +78,21 @@ def run(args: argparse.Namespace) -> int:
     progress = _Progress(len(paths), tells)
     with _open(args.output if tells else os.devnull) as output:
         for some in _batches(paths, args.batch_size):
-            for line in _caption(captioner, some, prompt, progress):
+            for line in _caption(captioner, some, prompt, progress, page):
                 print(json.dumps(line, ensure_ascii=False), file=output)
             output.flush()
             progress.show(len(some))
+    if tells:
+        page.write(len(paths) - progress.failed)
     return SOME_FAILED if failures or progress.failed else 0
 
 
 def _caption(
-    captioner: "Captioner", paths: Sequence[str], prompt: str, progress: "_Progress"
+    captioner: "Captioner",
+    paths: Sequence[str],
+    prompt: str,
+    progress: "_Progress",
+    page: "NoPage",
 ) -> Iterator[dict]:
     """Captions a batch; each process reads its own share of the images."""
     import numpy as np
@@ -92,15 +106,15 @@ def _caption(
         try:
             images[row] = load_image(paths[row], captioner.image_size)
         except UserError as error:
-            failures[str(row)] = _printable(str(error))
+            failures[str(row)] = printable(str(error))
     found = {row: s for part in hosts.gather("images", failures) for row, s in part.items()}
     for _, sentence in sorted(found.items(), key=lambda item: int(item[0])):
         progress.fail(sentence)
     if len(found) < len(paths):
-        captions = captioner.caption(images, prompt)
+        captions = page.captions(captioner, images, prompt, paths, set(map(int, found)))
         for row, (path, (caption, score)) in enumerate(zip(paths, captions, strict=True)):
             if str(row) not in found:
-                yield {"image": _printable(path), "caption": caption, "score": round(score, 4)}
+                yield {"image": printable(path), "caption": caption, "score": round(score, 4)}
 
 
 def find_images(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -124,9 +138,9 @@ def find_images(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
         files = [file for match in matches for file in _files(match)]
         found.update(dict.fromkeys(files))
         if not matches:
-            failures.append(f"There is no file {_printable(pattern)}: check the path.")
+            failures.append(f"There is no file {printable(pattern)}: check the path.")
         elif not files:
-            failures.append(f"There is no image in {_printable(pattern)}: give another folder.")
+            failures.append(f"There is no image in {printable(pattern)}: give another folder.")
     return list(found), failures
 
 
@@ -146,7 +160,7 @@ def _batches(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield paths[start : start + size]
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """Replaces what is no UTF-8 in a file's name, which could not be written."""
     return os.fsencode(name).decode("utf-8", "replace")
 

@@ -31,7 +31,6 @@ TRAINER_OPTIONS = {
     "num_threads": 1,  # the order of floating-point sums, and so the file, depends on it
     "minloglevel": 2,
 }
-WORD_START = "▁"  # how SentencePiece writes the blank before a word
 LONGEST_PIECE = 16  # characters, the trainer's own limit
 # Most candidates are parts of frequent words, and the trainer drops them early: 320,000 of them
 # left 27,815 pieces. 20,000 are enough for the 2,000 pieces of the demo.
@@ -118,7 +117,7 @@ def _seed_pieces(texts: list[str], size: int) -> list[tuple[str, int]]:
     The trainer's own candidates come from the list of distinct words: a frequent word that is
     part of no other ("skin" in 1,500 captions) is none of them, and falls apart.
     """
-    words = Counter(f"{WORD_START}{word}" for text in texts for word in text.split())
+    words = Counter(f"{pieces.WORD_START}{word}" for text in texts for word in text.split())
     counts: Counter[str] = Counter()
     for word, number in words.most_common(MOST_WORDS):
         for start in range(len(word)):

@@ -84,8 +84,10 @@ class Attention(nn.Module):
         )
         if source.bias is not None:
             logits = logits + source.bias
-        weights = masked_softmax(logits, source.mask).astype(x.dtype)
-        mixed = jnp.einsum("bnts,bsnk->btnk", weights, source.values)
+        weights = masked_softmax(logits, source.mask)
+        # Kept only for a caller that makes "intermediates" mutable; else nothing is computed.
+        self.sow("intermediates", "weights", weights)
+        mixed = jnp.einsum("bnts,bsnk->btnk", weights.astype(x.dtype), source.values)
         return self.out(mixed.reshape(*mixed.shape[:-2], -1))
 
     def step(self, x: jax.Array, shared: Keys | None, own: Keys | None) -> jax.Array:

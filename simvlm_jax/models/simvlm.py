@@ -5,6 +5,7 @@ T decoder tokens, S = P + E (or E without an image), D model width, V vocabulary
 N heads, K head width.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -133,7 +134,8 @@ class SimVLM(nn.Module):
         Returns:
           float32, each [B, T, D].
         """
-        groups = math.gcd(*(tokens.shape[0] for tokens in arrays))  # as the devices cut a batch
+        sizes = [tokens.shape[0] for tokens in arrays]  # one of them may be a symbol, for export
+        groups = functools.reduce(math.gcd, sizes)  # as the devices cut a batch
         joined = jnp.concatenate([tokens.reshape(groups, -1) for tokens in arrays], axis=1)
         rows = constrain(self.token_embedding[joined], "batch", "length", "embed")
         start, found = 0, []

@@ -198,7 +198,7 @@ class Stack(nn.Module):
             self.layer = [block(*arguments) for _ in range(self.layers)]
             return
         lift = dict(
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast),
             length=self.layers,
