@@ -1,5 +1,5 @@
 """seqio tasks, one file per data set; importing this registers them all and reads no file."""
 
-from simvlm_jax.tasks import documents, openmoji
+from simvlm_jax.tasks import ablation, documents, openmoji
 
-__all__ = ["documents", "openmoji"]
+__all__ = ["ablation", "documents", "openmoji"]

@@ -70,7 +70,7 @@ class CaptionEvaluation:
         metrics |= {f"{key}_most_frequent": control[key] for key in ("exact_match", "cider")}
         correct = matches(captions, references)
         generated = list(zip(captions, correct, scores.tolist(), strict=True))
-        return metrics, _samples(self.name, self.samples, arrays, examples, generated)
+        return metrics, samples_of(self.name, self.samples, arrays, examples, generated)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ class TranslationEvaluation:
             metrics |= {f"{key}{suffix}": number for key, number in scored.items()}
         correct = [text == reference for text, reference in zip(texts, references, strict=True)]
         generated = list(zip(texts, correct, scores.tolist(), strict=True))
-        return metrics, _samples(self.name, self.samples, arrays, examples, generated)
+        return metrics, samples_of(self.name, self.samples, arrays, examples, generated)
 
 
 def image_png(image: np.ndarray) -> bytes:
@@ -129,7 +129,7 @@ def image_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _samples(
+def samples_of(
     name: str,
     wanted: int,
     arrays: Mapping[str, np.ndarray],
