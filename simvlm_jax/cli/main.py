@@ -14,7 +14,17 @@ from simvlm_jax.errors import UserError
 
 # Each is a module of this folder with HELP, EXAMPLE, add_arguments(parser) and run(args) -> int,
 # light to import: whatever is heavy is imported inside run.
-VERBS = ("train", "evaluate", "caption", "inspect", "prepare", "compile", "export", "supervise")
+VERBS = (
+    "train",
+    "evaluate",
+    "caption",
+    "inspect",
+    "prepare",
+    "compile",
+    "export",
+    "supervise",
+    "ablate",
+)
 USER_ERROR, DEFECT = 2, 1
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
