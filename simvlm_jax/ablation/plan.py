@@ -183,9 +183,7 @@ def settings(compute: Mapping[str, Compute], downstream: Downstream, data: Path)
       UserError: the data is not prepared.
     """
     if not data.is_file():
-        raise UserError(
-            f"There is no {data}: run `simvlm prepare openmoji` and `prepare ablation`."
-        )
+        raise UserError(f"There is no {data}: run `simvlm prepare ablation` first.")
     return {
         "compute": {name: dataclasses.asdict(value) for name, value in compute.items()},
         "downstream": dataclasses.asdict(downstream) | {"gin_files": list(downstream.gin_files)},

@@ -53,7 +53,7 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     counts = ", ".join(f"{verdicts.count(one)} {one}" for one in (HOLDS, REVERSED, OPEN))
     orders = ", ".join(f"{count} {name}" for name, count in results["orders"].items())
     found = [
-        "Score and differences are in percent and points. A difference is to the first row, seed by "
+        "Scores are in percent, differences in points. A difference is to the first row, seed by "
         "seed (the same seed has the same initial key and order of data); its interval is "
         f"Student's t at 95 %. An order counts only where the interval excludes zero: {counts}.",
         f"Between all pairs of rows the paper's orders are: {orders}. Intervals are not corrected "

@@ -134,7 +134,7 @@ def _environment(folder: Path) -> dict[str, str]:
     compiled = str((folder / "compiled").absolute())
     return {
         "JAX_COMPILATION_CACHE_DIR": compiled,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
 
 

@@ -24,13 +24,13 @@ from simvlm_jax.errors import UserError
 FOLDER, ANSWERS, SUMMARY = "ablation", "answers.txt", "summary-ablation.json"
 PAIR_SETS = ("noisy", "tenth", "clean")
 QUESTIONS, TRAIN, TEST = "questions", "train", "test"
-# What is a person has variants, so to ask those for their kind would be no question; and the name of
-# a concept never seen cannot be known.
+# Only people and hands have variants, so their kind would be no question; and the name of a concept
+# never seen cannot be known.
 ASKED_OF = {
     "variants": tuple(kind for kind in KINDS if kind != "kind"),
     "concepts": tuple(kind for kind in KINDS if kind != "name"),
 }
-FEWEST = 40  # drawings in training, so that the clean set has some
+FEWEST = 27  # drawings in training, so that the clean set has one
 
 
 def write_ablation(seed: int) -> dict:
