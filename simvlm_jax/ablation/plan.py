@@ -114,7 +114,6 @@ def compute_of(rows: Sequence[Row], base_steps: int, question_steps: int) -> dic
 
 def flops_per_step(row: Row) -> float:
     """Operations of one pretraining step of a row, without its data."""
-    import simvlm_jax.tasks  # noqa: F401 - gin files name them
     from simvlm_jax import configuration
     from simvlm_jax.data import streams
     from simvlm_jax.planning.job import batch_shapes
