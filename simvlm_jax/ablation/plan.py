@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from simvlm_jax import configuration
 from simvlm_jax.ablation.rows import Row
 from simvlm_jax.errors import UserError
 
@@ -47,11 +48,13 @@ class Compute:
       steps: of pretraining; 0 where there is none.
       flops_per_step: operations of one of them, forward and backward.
       question_steps: of the downstream task.
+      configuration: SHA-256 of the row's resolved gin.
     """
 
     steps: int
     flops_per_step: float
     question_steps: int
+    configuration: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,21 +103,21 @@ def compute_of(rows: Sequence[Row], base_steps: int, question_steps: int) -> dic
     Raises:
       UserError: a row's configuration is not valid.
     """
-    costs = {row.name: flops_per_step(row) for row in rows}
-    budget = base_steps * costs[rows[0].name]
+    costs = {row.name: cost_of_step(row) for row in rows}
+    budget = base_steps * costs[rows[0].name][0]
     return {
         row.name: Compute(
-            max(1, round(budget / costs[row.name])) if row.pretrains else 0,
-            costs[row.name],
+            max(1, round(budget / costs[row.name][0])) if row.pretrains else 0,
+            costs[row.name][0],
             question_steps,
+            costs[row.name][1],
         )
         for row in rows
     }
 
 
-def flops_per_step(row: Row) -> float:
-    """Operations of one pretraining step of a row, without its data."""
-    from simvlm_jax import configuration
+def cost_of_step(row: Row) -> tuple[float, str]:
+    """Operations of one pretraining step of a row, and its configuration's SHA-256."""
     from simvlm_jax.data import streams
     from simvlm_jax.planning.job import batch_shapes
 
@@ -122,7 +125,8 @@ def flops_per_step(row: Row) -> float:
     configuration.check("loop.train")
     model = configuration.value("loop.train.model")
     shapes = batch_shapes(configuration.bindings(streams.GroupStream))
-    return model.train_flops(shapes.input_shapes)
+    digest = hashlib.sha256(configuration.resolved().encode()).hexdigest()
+    return model.train_flops(shapes.input_shapes), digest
 
 
 def runs_of(
@@ -183,8 +187,10 @@ def settings(compute: Mapping[str, Compute], downstream: Downstream, data: Path)
     """
     if not data.is_file():
         raise UserError(f"There is no {data}: run `simvlm prepare ablation` first.")
+    files = [configuration.path_of(name) for name in (*downstream.gin_files, downstream.evaluation)]
     return {
         "compute": {name: dataclasses.asdict(value) for name, value in compute.items()},
         "downstream": dataclasses.asdict(downstream) | {"gin_files": list(downstream.gin_files)},
+        "downstream_sha256": [hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files],
         "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
     }

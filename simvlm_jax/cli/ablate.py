@@ -1,6 +1,7 @@
 """`simvlm ablate`: every row of the paper's ablation at equal compute, and its table."""
 
 import argparse
+import hashlib
 import json
 import os
 import shlex
@@ -42,13 +43,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--parallel",
         type=options.count_from(1, 64),
-        default=1,
-        help="runs at a time, each on its share of the cores (default: 1)",
+        default=min(2, len(os.sched_getaffinity(0))),
+        help="runs at a time, each on its share of the cores, so that one's start and compiling do "
+        "not leave cores idle (default: 2, if there are as many cores)",
     )
     add(
         "--budget_minutes",
         type=options.count_from(1),
         help="begin no stage after so long; the same command goes on from there",
+    )
+    add("--downstream_verb", choices=("train", "finetune"), default="train", help="trains on it")
+    add(
+        "--downstream_gin",
+        action="append",
+        help="what a run is judged by: gin files read after a row's (default: "
+        "ablations/questions.gin); may be repeated",
+    )
+    add(
+        "--evaluation_gin",
+        default="ablations/evaluate.gin",
+        help="of simvlm evaluate (default: ablations/evaluate.gin)",
+    )
+    add(
+        "--metric",
+        type=_metric,
+        default=("questions", "accuracy"),
+        metavar="SECTION.NAME",
+        help="the score, a share, in metrics.json (default: questions.accuracy)",
     )
     add("--dry_run", action="store_true", help="print every command, and run none")
     add("--table", action="store_true", help="print the table of what is there as Markdown")
@@ -59,12 +80,12 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.output_dir)
     if args.data_dir:
         os.environ["SIMVLM_DATA_DIR"] = args.data_dir
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     options.import_tensorflow()
+    import simvlm_jax.tasks  # noqa: F401 - gin files name them
     from simvlm_jax.ablation import plan, rows, running
     from simvlm_jax.data import ablation, paths
 
-    chosen, downstream = rows.chosen_rows(args.rows), plan.Downstream()
+    chosen, downstream = rows.chosen_rows(args.rows), _downstream(args)
     compute = plan.compute_of(chosen, args.steps, args.question_steps)
     runs = plan.runs_of(chosen, args.seeds, compute, folder, downstream)
     if args.dry_run:
@@ -82,6 +103,14 @@ def run(args: argparse.Namespace) -> int:
     if outcome.stopped:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
     return 1 if gone else 0
+
+
+def _downstream(args: argparse.Namespace):
+    """The downstream task that was asked for."""
+    from simvlm_jax.ablation.plan import Downstream
+
+    files = tuple(args.downstream_gin or ("ablations/questions.gin",))
+    return Downstream(args.downstream_verb, files, args.evaluation_gin, *args.metric)
 
 
 def _write(folder, chosen, runs, compute, downstream, settings, shown: bool) -> list[str]:
@@ -130,8 +159,12 @@ def _keep_settings(folder: Path, settings: dict) -> None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """What the runs share: programs that are compiled once, the CPU, and quiet logs."""
-    compiled = str((folder / "compiled").absolute())
+    """What the runs share: programs that are compiled once, on processors of one kind."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    kind = "".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
+    name = f"compiled_{hashlib.sha256(kind.encode()).hexdigest()[:8]}"
+    compiled = str((folder / name).absolute())
     return {
         "JAX_COMPILATION_CACHE_DIR": compiled,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
@@ -141,6 +174,14 @@ def _environment(folder: Path) -> dict[str, str]:
 def _names(text: str) -> list[str]:
     """A type of argparse: names with commas between."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _metric(text: str) -> tuple[str, str]:
+    """A type of argparse: SECTION.NAME."""
+    section, dot, name = text.partition(".")
+    if not (section and dot and name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not SECTION.NAME, as in questions.accuracy")
+    return section, name
 
 
 def _seeds(text: str) -> list[int]:

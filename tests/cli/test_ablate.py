@@ -92,3 +92,23 @@ def test_bad_flags_are_one_sentence(folder, capsys, flag, words):
         code = end.code
     error = capsys.readouterr().err
     assert code == 2 and words in error and error.count("\n") == 1
+
+
+def test_another_downstream_task_is_named_by_flags(folder, capsys):
+    flags = ["--downstream_verb=finetune", "--downstream_gin=a.gin", "--downstream_gin=b.gin"]
+    flags += ["--evaluation_gin=c.gin", "--dry_run", "--seeds=0", ROWS]
+    assert main(["ablate", f"--output_dir={folder}", *flags]) == 0
+    lines = [shlex.split(line)[3:] for line in capsys.readouterr().out.splitlines()]
+    first = [word for word in lines[1] if word.startswith("--gin_file")]
+    assert lines[1][0] == "finetune" and first[1:] == [
+        "--gin_file=a.gin",
+        "--gin_file=b.gin",
+        "--gin_file=ablations/from_pretraining.gin",
+    ]
+    assert lines[2][:2] == ["evaluate", "--gin_file=c.gin"]
+
+
+def test_a_metric_has_a_section(folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["ablate", f"--output_dir={folder}", "--metric=accuracy"])
+    assert "is not SECTION.NAME" in capsys.readouterr().err
