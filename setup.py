@@ -22,6 +22,7 @@ CORE = [
     "sentencepiece>=0.2.3,<0.3",  # trains the vocabulary; tokenizes where TensorFlow is absent
     "array-record>=0.8.6,<0.9",  # shards that can be read in any order, by number
     "numpy>=2.4.6,<2.5",
+    "scipy>=1.17.1,<2",  # Student's t, for intervals of the ablation; JAX brings it anyway
     "pillow>=13.0.0,<14",  # decodes images; JPEG crops of training have faster ways
     "simplejpeg>=1.9,<2",  # whole JPEG files in one call, faster on several threads
     "cykooz-resizer>=4.0.1,<5",  # Pillow's bilinear filter, to one of 256 levels, faster

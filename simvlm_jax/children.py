@@ -58,7 +58,7 @@ class Child:
         os.set_blocking(self.errors, False)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command],
+                tied(command),
                 stdin=subprocess.DEVNULL,
                 stderr=writes,
                 process_group=0,
@@ -137,6 +137,11 @@ class Child:
                 self._lines.append(words[:KEPT_OF_LINE])
         whole = b"".join(self._prefix + line + b"\n" for line in lines)
         write_errors(whole if self._prefix else data)
+
+
+def tied(command: Sequence[str]) -> list[str]:
+    """Returns a command that runs another one, which on Linux is killed when this process ends."""
+    return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
 
 
 def describe(code: int) -> str:

@@ -41,7 +41,7 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     Raises:
       UserError: a file is missing, a line is no gin, a name or parameter is not known.
     """
-    files = [_find(name) for name in gin_files]
+    files = [path_of(name) for name in gin_files]
     gin.clear_config()
     gin.add_config_file_search_path(gin_root())
     try:
@@ -54,12 +54,15 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
         logging.disable(logging.NOTSET)
 
 
-def _find(name: str) -> str:
+def path_of(name: str) -> str:
     """The absolute path of a gin file.
 
     Gin itself would take the folder of a relative name for a Python package, and stumble over any
     folder `models` or `runs` of the working directory. (That is also why our files include
     one another as './models/...': no package is called so.)
+
+    Raises:
+      UserError: it is neither in the working directory nor among the package's own.
     """
     for folder in (Path(), Path(gin_root())):
         if (folder / name).is_file():

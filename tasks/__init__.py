@@ -1,6 +1,7 @@
 """seqio tasks, one file per data set; importing this registers them all and reads no file."""
 
 from simvlm_jax.tasks import (
+    ablation,
     coco_captions,
     documents,
     glue,
@@ -16,6 +17,7 @@ from simvlm_jax.tasks import (
 )
 
 __all__ = [
+    "ablation",
     "coco_captions",
     "documents",
     "glue",

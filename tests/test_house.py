@@ -20,7 +20,7 @@ FLOORS = (
     {"training", "testing", "attention_maps"},
     {"evaluation", "captioner", "planning"},  # they open checkpoints, or compile the step
     {"exports"},
-    {"tasks"},  # they name their metrics
+    {"tasks", "ablation"},  # they name their metrics; it counts operations as a plan does
     {"cli", "t5x_adapter"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -16,7 +16,7 @@ from simvlm_jax.errors import UserError
 # light to import: whatever is heavy is imported inside run.
 VERBS = (
     "train", "finetune", "evaluate", "caption", "inspect", "prepare", "compile", "export",
-    "supervise",
+    "supervise", "ablate",
 )  # fmt: skip
 USER_ERROR, DEFECT = 2, 1
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended

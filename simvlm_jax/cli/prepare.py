@@ -4,6 +4,7 @@ import argparse
 
 from simvlm_jax.cli import (
     options,
+    prepare_ablation,
     prepare_answers,
     prepare_documents,
     prepare_openmoji,
@@ -15,6 +16,7 @@ HELP = "prepare data: images and texts to records, splits and a vocabulary"
 EXAMPLE = "simvlm prepare pairs --input=photos.jsonl --name=photos"
 KINDS = {
     "openmoji": prepare_openmoji,
+    "ablation": prepare_ablation,
     "pairs": prepare_pairs,
     "documents": prepare_documents,
     "vocabulary": prepare_vocabulary,

@@ -54,11 +54,12 @@ def longest_text(
     Returns:
       The largest length n such that every text of up to n tokens fits; 0 if none does.
     """
-    lengths = tf.range(1, min(inputs + targets, 1 << 16) + 1)
-    hidden, spans = span_counts(lengths, density, mean_length)
-    visible = lengths - hidden
-    fits = (visible + spans <= inputs) & (hidden + spans + 1 <= targets) & (spans <= sentinels)
-    return int(tf.reduce_sum(tf.math.cumprod(tf.cast(fits, tf.int32))))
+    with tf.init_scope():  # a number, also where a stream traces its preprocessing
+        lengths = tf.range(1, min(inputs + targets, 1 << 16) + 1)
+        hidden, spans = span_counts(lengths, density, mean_length)
+        visible = lengths - hidden
+        fits = (visible + spans <= inputs) & (hidden + spans + 1 <= targets) & (spans <= sentinels)
+        return int(tf.reduce_sum(tf.math.cumprod(tf.cast(fits, tf.int32))))
 
 
 def random_composition(total: tf.Tensor, parts: tf.Tensor, key: tf.Tensor) -> tf.Tensor:

@@ -13,6 +13,7 @@ from PIL import Image
 from simvlm_jax.data.evaluation_split import EvaluationSplit
 from simvlm_jax.data.plain import evaluation_examples
 from simvlm_jax.errors import UserError
+from simvlm_jax.evaluation.answers import most_frequent_answers
 from simvlm_jax.evaluation.controls import derangement, derangement_by_label
 from simvlm_jax.evaluation.fields import Record, every, first
 from simvlm_jax.evaluation.predictor import Inputs, Predictor
@@ -74,11 +75,13 @@ class TaskEvaluation:
         ("masked") or none ("without_image"); or the most frequent training answer is given
         ("most_frequent").
       loss: also report the model's loss, and that with shuffled images.
-      reference: the record's field with the right answer, or a list of them: shown in the report,
-        and by which images are shuffled (no example gets one with the same answer).
+      reference: the record's field with the right answer, or a list of them.
       names: where the reference is a class id, the classes' names; none where the id is -1.
       submit: writes the file that a benchmark's server judges; see submitting.py.
       question: the field that the report shows beside the image, or None.
+      shuffle_by: the field by which images are shuffled: no example gets one that has the same
+        there, where that can be. By default the reference.
+      guess_by: fields by which the most frequent answer is told; see `most_frequent_answers`.
       training_split: of the task, for the most frequent answer.
       subfolder: of the run's folder, where the run that answers lies.
       batch_size: examples run at once.
@@ -98,6 +101,8 @@ class TaskEvaluation:
     names: Sequence[str] | None = None
     submit: Submit | None = None
     question: str | None = "inputs_pretokenized"
+    shuffle_by: str | None = None
+    guess_by: Sequence[str] = ()
     training_split: str = "train"
     subfolder: str = ""
     batch_size: int = 64
@@ -138,8 +143,7 @@ class TaskEvaluation:
     ) -> dict[str, Any]:
         """The control's metrics, with its name as their suffix."""
         if name == "most_frequent":
-            constant = self._most_frequent_answer()
-            found = numbers(self.scorer([constant] * len(records), records))
+            found = numbers(self.scorer(self._most_frequent(records), records))
             return {f"{key}_{name}": value for key, value in found.items()}
         if not split.has_image:
             raise UserError(
@@ -157,16 +161,15 @@ class TaskEvaluation:
 
     def _other_images(self, records: Sequence[Record]) -> np.ndarray:
         """Of which example each one's image is in the shuffled control, int64 [N]."""
-        labels = [first(record, self.reference) for record in records]
+        labels = [first(record, self.shuffle_by or self.reference) for record in records]
         if 2 * Counter(labels).most_common(1)[0][1] > len(labels):
             return derangement(len(labels), self.seed)  # half say the same: yes-or-no questions
         return derangement_by_label(labels, self.seed)
 
-    def _most_frequent_answer(self) -> str:
-        train = itertools.islice(evaluation_examples(self.task, "train"), MOST_TRAINING_TEXTS)
-        counts = Counter(first(record, self.reference) for record in train)
-        most = max(counts.values(), default=0)
-        return min((text for text, count in counts.items() if count == most), default="")
+    def _most_frequent(self, records: Sequence[Record]) -> list[str]:
+        found = evaluation_examples(self.task, self.training_split, MOST_TRAINING_TEXTS)
+        training = [self._named(record) for record in found]
+        return most_frequent_answers(training, records, self.reference, self.guess_by)
 
     def _samples(
         self,

@@ -6,7 +6,8 @@ example has a reference, as in a test split, there is nothing to score and the r
 
 from collections.abc import Sequence
 
-from simvlm_jax.evaluation.captions import sameness_warning, score_captions
+from simvlm_jax.evaluation.answers import score_answers
+from simvlm_jax.evaluation.captions import most_frequent_share, sameness_warning, score_captions
 from simvlm_jax.evaluation.classification import score_classes
 from simvlm_jax.evaluation.fields import Record, every, first
 from simvlm_jax.evaluation.glue import score_glue
@@ -114,11 +115,17 @@ def vqa(answers: Sequence[str], records: Sequence[Record]) -> Metrics:
     return flat(score_vqa(predictions, annotations))
 
 
-def answers(answers: Sequence[str], records: Sequence[Record], references: str) -> Metrics:
-    """The share of answers that are one of the references, and of the commonest answer."""
-    right = [a in every(record, references) for a, record in zip(answers, records, strict=True)]
-    most = max(map(list(answers).count, set(answers)))
-    return {"accuracy": sum(right) / len(right), "most_frequent_share": most / len(right)}
+def answers(
+    answers: Sequence[str],
+    records: Sequence[Record],
+    references: str = "answer",
+    kind: str | None = None,
+) -> Metrics:
+    """The share of right answers, over all and over those of each kind of question."""
+    return {
+        **score_answers(answers, records, references, kind),
+        "most_frequent_share": most_frequent_share(answers),
+    }
 
 
 def flat(metrics: dict) -> Metrics:

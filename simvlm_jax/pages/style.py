@@ -53,6 +53,9 @@ dl.facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 .chart polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
 .chart circle { fill: currentColor; }
 .chart .bar { fill: var(--series-0); }
+.chart .interval { color: var(--soft); }
+.chart .interval.right { color: var(--good); } .chart .interval.wrong { color: var(--bad); }
+.chart circle.hollow { fill: none; stroke: var(--series-0); stroke-width: 1.5; }
 .chart .dashed { stroke-dasharray: 5 4; }
 .series-0 { color: var(--series-0); } .series-1 { color: var(--series-1); }
 .series-2 { color: var(--series-2); } .series-3 { color: var(--series-3); }
