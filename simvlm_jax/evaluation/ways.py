@@ -9,7 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from simvlm_jax.data.paths import data_dir
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
+from simvlm_jax.data.vqa_answers import read_classes
 from simvlm_jax.errors import UserError
 from simvlm_jax.evaluation.predictor import Arrays, Inputs, Predictor
 
@@ -41,10 +43,10 @@ class Classify:
     """The classifier's likeliest class (VQA, SNLI-VE, NLVR2, GLUE, ImageNet; paper section 4.1).
 
     Attributes:
-      names: of the classes, in the order of their ids.
+      names: of the classes, in the order of their ids; None calls them by these.
     """
 
-    names: Sequence[str]
+    names: Sequence[str] | None = None
 
     def __call__(self, predictor: Predictor, inputs: Inputs) -> Answers:
         """The class's name and its logit."""
@@ -53,14 +55,16 @@ class Classify:
                 "This run has no classifier: finetune one first, or evaluate it with ways.Generate "
                 "or ways.Score."
             )
-        if predictor.model.classes != len(self.names):
+        classes = predictor.model.classes
+        names = list(map(str, range(classes))) if self.names is None else self.names
+        if classes != len(names):
             raise UserError(
-                f"The run tells {predictor.model.classes} classes apart, but {len(self.names)} "
-                "have a name: give those it was trained with."
+                f"The run tells {classes} classes apart, but {len(names)} have a name: give those "
+                "it was trained with."
             )
         logits = predictor.classify(inputs)
         chosen = logits.argmax(axis=1)
-        return [self.names[c] for c in chosen], logits[np.arange(len(logits)), chosen]
+        return [names[c] for c in chosen], logits[np.arange(len(logits)), chosen]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +103,11 @@ class Score:
         change = lambda batch: with_target(batch, tokens)  # noqa: E731
         scores = predictor.score(dataclasses.replace(inputs, change=change))
         return scores / len(tokens) if self.by_token else scores
+
+
+def names_in(file: str) -> list[str]:
+    """The classes of a file below the data folder, one a line, such as vqa_v2/answers.txt."""
+    return list(read_classes(data_dir() / file))
 
 
 def with_target(batch: Arrays, tokens: np.ndarray) -> Arrays:

@@ -1,4 +1,4 @@
-"""Watching a run: every checkpoint is evaluated once, and the best is the one a person would say."""
+"""Watching a run: every checkpoint is evaluated once, and the best is what a person would say."""
 
 import json
 
