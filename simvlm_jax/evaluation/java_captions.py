@@ -121,6 +121,8 @@ def _run(
         lock = getattr(program, "lock", None)
         if lock is not None and lock.locked():
             lock.release()
+            with contextlib.suppress(OSError):
+                program.meteor_p.stdin.close()
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"The Java program of {name} failed ({reason}); try `java -version`, and a Java 8 "

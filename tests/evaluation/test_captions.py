@@ -123,6 +123,13 @@ def test_score_captions_as_in_its_example():
     assert all(type(value) is float for value in found.values())
 
 
+def test_the_maximum_is_of_the_first_references():
+    references = [["a red heart on a card", "love"], ["a small black cat sits", "cat"]]
+    firsts = [texts[0] for texts in references]
+    found = score_captions(["x", "y"], references)
+    assert found["cider_maximum"] == pytest.approx(cider_scores(firsts, references).mean())
+
+
 def test_a_constant_caption_scores_below_right_ones():
     references = ["red heart", "blue heart", "a small cat", "flag: Chad"]
     constant = score_captions(["red heart"] * 4, references)
@@ -214,6 +221,7 @@ def test_a_caption_that_never_ends_is_refused():
         (["a dog"] * 9 + ["a cat"], [f"thing {n}" for n in range(10)], True),
         (["yes"] * 10, ["yes"] * 5 + ["no"] * 5, True),
         (["yes"] * 6 + ["no"] * 4, ["yes"] * 5 + ["no"] * 5, False),
+        (["a dog"] * 4 + list("abcdef"), list("ghijklmnop"), False),  # less than half
         (["yes"] * 10, ["yes"] * 6 + ["no"] * 4, False),  # most answers are "yes"
         (["a dog", " A  Dog ", "a dog"], [["x", "y"], ["z"], ["w"]], True),
         (["a dog"] * 2, ["x", "y"], False),  # two are no evidence

@@ -67,6 +67,8 @@ def test_the_examples():
     }
     assert [top_k_accuracy([[0.1, 0.7, 0.2]], [2], k) for k in (1, 2, 9)] == [0, 1, 1]
     assert top_k_accuracy([[0.5, 0.5]], [1], 1) == 0  # the lower id is first of equals
+    equal = np.zeros((1, 999))
+    assert [top_k_accuracy(equal, [label], 5) for label in (0, 4, 5, 998)] == [1, 1, 0, 0]
     assert matthews([1, 1, 0, 0], [1, 0, 0, 0]) == pytest.approx(3**-0.5)
     assert f1([1, 1, 0], [1, 0, 0]) == pytest.approx(2 / 3)
     assert score_logits(np.eye(7)[:3], [0, 1, 6]) == pytest.approx(

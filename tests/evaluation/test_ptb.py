@@ -29,6 +29,7 @@ SAID_BY_JAVA = {
     "hello_world foo.bar http://a.com/b": "hello_world foo.bar http://a.com/b",
     "1990's No.1 :) it’s don’t": "1990 's no. 1 :-rrb- it 's do n't",
     "Tom &amp; Co. <b>bold</b> £5 €5 ½": "tom & co. <b> bold </b> # 5 $ 5 1/2",
+    "go get 'em in the '60s": "go get 'em in the '60s",
     "in a tree.. 6ft. tall, isn't it?": "in a tree 6ft tall is n't it",
     "": "",
     " . , ! ": "",

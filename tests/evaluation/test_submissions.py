@@ -108,6 +108,11 @@ def test_a_file_that_the_server_would_refuse_is_refused(tmp_path, questions, ent
         check_vqa_submission(path, questions)
 
 
+def test_true_is_no_id_though_it_equals_one():
+    with pytest.raises(UserError, match="True, which is no whole number"):
+        check_submission([{"question_id": True, "answer": "a"}], [1], "question_id", "answer")
+
+
 @pytest.mark.parametrize("content", [b"", b"[", b"\xff\xfe", b"[" * 100_000])
 def test_what_is_no_json_is_refused(tmp_path, questions, content):
     path = tmp_path / "answers.json"

@@ -85,6 +85,8 @@ def test_accuracy_equals_leave_one_out_in_fractions(data):
     [
         ("The cats-and-dogs.", "cats and dogs"),
         ("black - white-ish", "black whiteish"),  # one blank decides for every "-"
+        ("x -y-z", "x yz"),
+        ("x- y-z", "x yz"),
         ("1,000 left/right", "1000 leftright"),  # a comma in a number decides for every sign
         ("left/right", "left right"),
         ("yes, a dog", "yes dog"),
