@@ -13,6 +13,9 @@ TEXT = {"example_seed": 2, "inputs": 24, "targets": 28}
 PAIR = {**TEXT, "image": 1}
 OBJECTIVES = ("prefix_lm", "span_corruption", "lm")
 OPENMOJI = [f"openmoji_{name}" for name in (*OBJECTIVES, "captions", "en_de")]
+QUALITIES = ("noisy", "tenth", "clean")
+ABLATION = [f"ablation_{quality}_{name}" for quality in QUALITIES for name in OBJECTIVES]
+ABLATION.append("ablation_questions")
 TEXT_ONLY = ["openmoji_en_de_text", *(f"documents_{name}" for name in OBJECTIVES)]
 
 
@@ -92,4 +95,4 @@ def test_registration_reads_no_file(tmp_path):
         check=True,
         env={"SIMVLM_DATA_DIR": str(tmp_path / "absent"), "PATH": ""},
     )
-    assert done.stdout.strip() == str(sorted(OPENMOJI + TEXT_ONLY))
+    assert done.stdout.strip() == str(sorted(ABLATION + OPENMOJI + TEXT_ONLY))
