@@ -77,7 +77,8 @@ class Predictor:
         params = copied_everywhere(params)
         self._predict = Replicas(self.model.predict_batch_with_aux, params)
         self._evaluate = Replicas(self.model.eval_fn, params)
-        self._score = Replicas(getattr(self.model, "score_batch", None), params)
+        if hasattr(self.model, "score_batch"):  # a classifier scores no texts
+            self._score = Replicas(self.model.score_batch, params)
         self.batch_size = self._predict.padded(batch_size)
 
     def open(self, task: str, split: str, lengths: Mapping[str, int]) -> EvaluationSplit:

@@ -2,8 +2,8 @@ import json
 import re
 
 import pytest
-from made_ablation import COMPUTE, ROWS, SCORES, make_runs
 
+from made_ablation import COMPUTE, ROWS, SCORES, make_runs
 from simvlm_jax.ablation import plan, results, table
 from simvlm_jax.errors import UserError
 

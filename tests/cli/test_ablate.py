@@ -4,8 +4,8 @@ import json
 import shlex
 
 import pytest
-from made_ablation import COMPUTE, make_runs
 
+from made_ablation import COMPUTE, make_runs
 from simvlm_jax.ablation import plan, running
 from simvlm_jax.cli.main import main
 from simvlm_jax.data import ablation

@@ -3,6 +3,7 @@
 import json
 import math
 
+import jax
 import pytest
 
 from benchmark_makers.make import make_all_tiny
@@ -23,10 +24,12 @@ def ready(tmp_path_factory):
     make_all_tiny(data)
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("SIMVLM_DATA_DIR", str(data))
+    jax.config.update("jax_disable_most_optimizations", True)  # in a hurry: nothing runs for long
     assert main(["prepare", "answers", "--least=1"]) == 0
     command = ["train", "--gin_file=runs/demo.gin", f"--model_dir={run}"]
     assert main([*command, *bindings(*TINY, "TOTAL_STEPS = 1")]) == 0
     yield data, run, root
+    jax.config.update("jax_disable_most_optimizations", False)
     monkeypatch.undo()
 
 

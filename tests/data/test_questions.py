@@ -81,6 +81,14 @@ def test_no_is_never_the_answer_to_a_variant_s_own_name():
             assert (question.question == f"is this {own}?") == (question.answer == "yes")
 
 
+def test_a_variant_is_never_taken_for_another_of_its_concept():
+    members = [drawing(f"{who} cook", concept="cook") for who in ("man", "woman", "old", "young")]
+    for seed in range(5):
+        for question in questions([*members, drawing("pilot")], seed, ["yes_no"]):
+            named = question.question.removeprefix("is this ").removesuffix("?")
+            assert named in (question.codepoints, "pilot") or question.codepoints == "pilot"
+
+
 def test_only_the_kinds_asked_for():
     found = questions([drawing("red heart", "symbol"), drawing("cat", "animal")], 0, ["name"])
     assert [(q.question, q.answer) for q in found] == [

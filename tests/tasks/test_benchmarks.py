@@ -20,7 +20,7 @@ from simvlm_jax.data.testing_records import make_data
 from simvlm_jax.data.vocabulary import default_vocabulary
 from simvlm_jax.errors import UserError
 
-OURS = ("openmoji", "documents")
+OURS = ("ablation", "documents", "openmoji")
 NAMES = sorted(n for n in seqio.TaskRegistry.names() if not n.startswith(OURS))
 ODD = "Ein  Café\u2028☃ 😀 \u200b"
 
