@@ -11,6 +11,7 @@ from simvlm_jax.captioner import Captioner
 from simvlm_jax.errors import UserError
 from simvlm_jax.model import PrefixLMModel
 from simvlm_jax.models.config import SimVLMConfig
+from simvlm_jax.testing import tiny_classifier
 from trained_folder import CONFIG, PROMPT, make_model_dir, parameters
 
 LENGTH = 6
@@ -143,3 +144,9 @@ def test_another_vocabulary_of_the_same_size_is_refused(model_dir, tmp_path):
     (folder / "model_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="is not the vocabulary that the model was trained with"):
         Captioner.load(folder)
+
+
+def test_a_classifier_s_folder_writes_no_captions(tmp_path):
+    make_model_dir(tmp_path, model=tiny_classifier(CONFIG, classes=3))
+    with pytest.raises(UserError, match="is a classifier of 3 classes and writes no text: give"):
+        Captioner.load(tmp_path)

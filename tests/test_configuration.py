@@ -166,3 +166,35 @@ def test_each_size_builds_its_network(size):
 def test_the_t5_style_is_one_more_file():
     configuration.load(["models/base.gin", "models/t5_style.gin"])
     assert configuration.value("MODEL").config.decoder_style == "t5"
+
+
+def test_what_another_binding_replaced_may_stay_bound_but_only_that(gin_file):
+    replaced = """
+OTHER = @other/toy_parts.Engine()
+other/toy_parts.Engine.size = 9
+"""
+    configuration.load(gin_file(COMPLETE + replaced))
+    with pytest.raises(UserError, match="which nothing reads"):
+        configuration.check("toy_parts.start")
+    configuration.load(gin_file(COMPLETE + replaced + "REPLACED = [%OTHER]"))
+    configuration.check("toy_parts.start")
+    configuration.load(gin_file(COMPLETE + replaced + "REPLACED = [%OTHER]"), ["SIZ = 1"])
+    with pytest.raises(UserError, match="sets SIZ, which nothing reads"):
+        configuration.check("toy_parts.start")
+
+
+def test_a_finetuning_file_makes_the_paper_s_classifier_and_needs_what_only_a_task_knows():
+    files = ["models/tiny.gin", "finetune/classifier.gin"]
+    task = ["TOTAL_STEPS = 3", "BATCH_SIZE = 2", "CLASSES = 7", "PRETRAINED = 'runs/x'"]
+    configuration.load(files, task)
+    configuration.check("loop.train")
+    model = configuration.value("MODEL")
+    assert (model.classes, model.features, model.nominal_batch_size) == (7, "decoder", 2)
+    config = model.config
+    assert (config.dropout_rate, config.stochastic_depth_rate) == (0.1, 0.1)
+    assert config.image_size == (480, 480) and config.width == 192
+    assert callable(configuration.value("loop.train.initial_params"))
+    for missing in task:
+        configuration.load(files, [line for line in task if line != missing])
+        with pytest.raises(UserError, match=f"needs {missing.split()[0]}"):
+            configuration.check("loop.train")

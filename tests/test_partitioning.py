@@ -80,14 +80,29 @@ def test_every_strategy_gives_the_losses_of_one_device(trained):
         np.testing.assert_allclose(found["losses"], alone["losses"], rtol=1e-5, err_msg=name)
         meshes.add(found["mesh"])
     assert "data=2 x fsdp=2 x tensor=2" in meshes and len(meshes) == 5
-    losses = np.array(trained["paper/one"]["losses"])
-    assert len(set(losses[:, 0])) == len(losses)  # it trains
+    for run in ("paper", "classifier"):
+        losses = np.array(trained[f"{run}/one"]["losses"])
+        assert len(set(losses[:, 0])) == len(losses)  # it trains
 
 
 def test_strategies_cut_parameters(trained):
     assert trained["paper/data"]["cut"] == 0
     cut = {name: trained[f"paper/{name}"]["cut"] for name in ("fsdp", "tensor", "fsdp+tensor")}
     assert 0 < cut["tensor"] < cut["fsdp+tensor"] and 0 < cut["fsdp"] < cut["fsdp+tensor"]
+
+
+def test_a_classifier_s_kernel_is_cut_along_its_inputs(trained):
+    """Few numbers divide its classes, and of 3,129 it is too large to be copied."""
+    cut = {name: trained[f"classifier/{name}"]["head"] for name in ("tensor", "fsdp+tensor")}
+    assert cut == {
+        "tensor": ["tensor", None],
+        "fsdp+tensor": [["tensor", "fsdp"], None],
+    }
+    sizes = {"data": 1, "fsdp": 1, "tensor": 8}
+    layout = Layout(AbstractMesh(tuple(sizes.values()), AXES))
+    axes = {"kernel": SimpleNamespace(names=("mlp", "classes"))}
+    spec = layout.parameters(axes, {"kernel": parameter(768, 3129)})["kernel"].spec
+    assert spec == PartitionSpec("tensor", None)
 
 
 WIDTHS = {"fsdp": 1280, "tensor": 1280}

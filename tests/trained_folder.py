@@ -20,14 +20,14 @@ STEP = 7
 TEXTS = ["a picture of a red circle", "two blue squares left and right", "the black cross above"]
 
 
-def parameters(config=CONFIG):
+def parameters(config=CONFIG, model=None):
     """Random ones whose captions depend on the image: else each token only repeats itself."""
-    values = random_parameters(config, seed=28)
+    values = random_parameters(config, seed=28, model=model)
     values = values | {"token_embedding": 0.2 * values["token_embedding"]}
     return jax.tree.map(jnp.asarray, values)
 
 
-def make_model_dir(folder, config=CONFIG, **options):
+def make_model_dir(folder, config=CONFIG, model=None, **options):
     folder = Path(folder)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXTS),
@@ -39,9 +39,9 @@ def make_model_dir(folder, config=CONFIG, **options):
         bos_id=-1,
         minloglevel=2,
     )
-    model = tiny_model(config, prompt=PROMPT, **options)
+    model = model or tiny_model(config, prompt=PROMPT, **options)
     (folder / "model_config.json").write_text(json.dumps(model.to_json()))
-    state = first_state(parameters(config), optax.sgd(0.1))
+    state = first_state(parameters(config, model), optax.sgd(0.1))
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(state.replace(step=jnp.int32(STEP)))
     return folder

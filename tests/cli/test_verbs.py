@@ -29,6 +29,9 @@ def bindings(*lines):
     return [part for line in lines for part in ("--gin", line)]
 
 
+FINETUNE = ["finetune", "--gin_file=runs/demo_translation.gin", *bindings(*SMALL)]
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A prepared data folder and a run's folder, trained through the demo's own files."""
@@ -38,9 +41,8 @@ def folders(tmp_path_factory):
     monkeypatch.setenv("SIMVLM_DATA_DIR", str(data))
     train = ["train", "--gin_file=runs/demo.gin", f"--model_dir={run}", "--profile=2:4"]
     assert main([*train, *bindings(*SMALL)]) == 0
-    finetune = bindings(*SMALL, f"PRETRAINED = '{run}'")
-    target = f"--model_dir={run / 'translation'}"
-    assert main(["train", "--gin_file=runs/demo_translation.gin", target, *finetune]) == 0
+    finetune = [*FINETUNE, f"--model_dir={run / 'translation'}", f"--pretrained={run}"]
+    assert main(finetune) == 0
     yield data, run
     monkeypatch.undo()
 
@@ -68,6 +70,44 @@ def test_finetuning_starts_from_the_pretrained_parameters(folders):
     moved = abs(after["token_embedding"] - before["token_embedding"])
     # Three small steps move a parameter by less than its own spread: 0.02 at the start.
     assert 0 < moved.max() < 0.02
+
+
+def test_finetuning_goes_on_and_says_so_even_where_its_start_is_gone(folders, capsys):
+    gone = [*FINETUNE, f"--model_dir={folders[1] / 'translation'}", "--pretrained=nowhere/at/all"]
+    assert main([*gone, "--gin", "TOTAL_STEPS = 4"]) == 0
+    told = capsys.readouterr().err
+    first = f"{folders[1] / 'translation'} goes on from step 3; nowhere/at/all is not read again."
+    assert told.splitlines()[0] == first and "step 4/4" in told
+
+
+def test_finetuning_says_first_where_it_starts_and_then_what_it_took(folders, tmp_path, capsys):
+    run, target = folders[1], tmp_path / "again"
+    start = [f"--model_dir={target}", f"--pretrained={run}", "--step=3"]
+    assert main([*FINETUNE, *start, "--gin", "TOTAL_STEPS = 1"]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"{target} starts from the parameters of {run}."
+    (took,) = (line for line in told if line.startswith(f"{run}, step 3: loaded "))
+    assert "interpolated" not in " ".join(told) and "initialised" not in " ".join(told)
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "words"),
+    [
+        ("nothing", "There is no folder"),
+        (".", "holds no model_config.json: give the model_dir of a trained model"),
+        ("unsaved", "holds no checkpoint to start from: train there first"),
+        ("own", "cannot start from itself"),
+    ],
+)
+def test_a_folder_without_a_run_is_no_start(folders, tmp_path, capsys, pretrained, words):
+    for name in ("unsaved", "own"):
+        (tmp_path / name).mkdir()
+        shutil.copy(folders[1] / "model_config.json", tmp_path / name)
+    start = [f"--model_dir={tmp_path / 'own'}", f"--pretrained={tmp_path / pretrained}"]
+    assert main([*FINETUNE, *start]) == 2
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1
+    assert not (tmp_path / "own" / "checkpoints").exists()
 
 
 def test_metrics_have_every_key_with_its_controls(metrics):
