@@ -117,8 +117,12 @@ class Captioner:
         )
 
     def rows(self, count: int) -> list[int]:
-        """Which of a batch of so many images this process must know; all, if it is alone."""
-        return [row for row in self._predict.rows(self._size(count)).tolist() if row < count]
+        """Which of a batch of so many images this process must know; all, if it is alone.
+
+        It may be asked before earlier batches are captioned: asking counts as a batch of this size.
+        """
+        self._batch_size = self._size(count)
+        return [row for row in self._predict.rows(self._batch_size).tolist() if row < count]
 
     def _size(self, count: int) -> int:
         return max(self._batch_size, count)
@@ -160,13 +164,17 @@ class Captioner:
             for ids, score, of_image in list(found)[: len(images)]
         ]
 
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Tokens of a prompt; of an empty one a single pad."""
+        return self._vocabulary.EncodeAsIds(prompt) or [0]
+
     def _generate(self, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         tokens, aux = self._predict(batch)
         return tokens, aux["scores"]
 
     def _batch(self, images: np.ndarray, prompt: str) -> dict[str, np.ndarray]:
         """What the network reads, filled up to the largest batch so far."""
-        prompt_ids = self._vocabulary.EncodeAsIds(prompt) or [0]
+        prompt_ids = self.prompt_ids(prompt)
         self._require_length(len(prompt_ids))
         self._batch_size = self._size(len(images))
         missing = self._batch_size - len(images)

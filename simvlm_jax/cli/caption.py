@@ -8,13 +8,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TextIO
 
 from simvlm_jax.cli import options
 from simvlm_jax.errors import UserError, writing
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from simvlm_jax.captioner import Captioner
     from simvlm_jax.cli.gallery import NoPage
 
@@ -22,6 +26,7 @@ HELP = "caption images with a trained model, as JSON lines"
 EXAMPLE = "simvlm caption --model_dir=runs/demo photo.jpg pictures/ 'more/*.png'"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 SOME_FAILED = 1
+MOST_READERS, BATCHES_AHEAD = 16, 2  # threads that decode, and batches that wait in memory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,38 +80,95 @@ def run(args: argparse.Namespace) -> int:
         args.model_dir, step=options.step_of(args), beams=args.beams, max_length=args.max_length
     )
     prompt = captioner.prompt if args.prompt is None else args.prompt
-    progress = _Progress(len(paths), tells)
+    progress = Progress(len(paths), tells)
     with _open(args.output if tells else os.devnull) as output:
-        for some in _batches(paths, args.batch_size):
-            for line in _caption(captioner, some, prompt, progress, page):
-                print(json.dumps(line, ensure_ascii=False), file=output)
-            output.flush()
-            progress.show(len(some))
+        caption_files(captioner, paths, args.batch_size, prompt, output, progress, page)
     if tells:
         page.write(len(paths) - progress.failed)
     return SOME_FAILED if failures or progress.failed else 0
 
 
-def _caption(
+def caption_files(
     captioner: "Captioner",
     paths: Sequence[str],
+    batch_size: int,
     prompt: str,
-    progress: "_Progress",
+    output: TextIO,
+    progress: "Progress",
     page: "NoPage",
-) -> Iterator[dict]:
-    """Captions a batch; each process reads its own share of the images."""
-    import numpy as np
+) -> None:
+    """Writes a line for each image that can be read, in order, while the next ones are read.
 
-    from simvlm_jax import hosts
+    Args:
+        captioner: The model.
+        paths: Of the images.
+        batch_size: How many to caption at once.
+        prompt: As `Captioner.caption` takes it.
+        output: Where to write; after each batch it is flushed.
+        progress: Is told of each batch, and of what cannot be read.
+        page: Captions each batch.
+    """
+    for some, images, failures in _read(captioner, paths, batch_size):
+        for line in _caption(captioner, some, images, failures, prompt, progress, page):
+            print(json.dumps(line, ensure_ascii=False), file=output)
+        output.flush()
+        progress.show(len(some))
+
+
+def _read(captioner: "Captioner", paths: Sequence[str], batch_size: int) -> Iterator[tuple]:
+    """Reads this process's share of each batch, by threads and ahead of the model.
+
+    Yields:
+        A batch's paths, its images uint8 [B, H, W, 3], and what is wrong with those of them that
+        cannot be read, by number.
+    """
     from simvlm_jax.data.pillow_images import load_image
+
+    waiting: deque[tuple] = deque()
+    pool = ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1))
+    try:
+        for start in range(0, len(paths), batch_size):
+            some = paths[start : start + batch_size]
+            jobs = {
+                row: pool.submit(load_image, some[row], captioner.image_size)
+                for row in captioner.rows(len(some))
+            }
+            waiting.append((some, jobs))
+            if len(waiting) > BATCHES_AHEAD:
+                yield _collected(captioner, *waiting.popleft())
+        while waiting:
+            yield _collected(captioner, *waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _collected(
+    captioner: "Captioner", paths: Sequence[str], jobs: Mapping[int, Future]
+) -> tuple[Sequence[str], "np.ndarray", dict[str, str]]:
+    import numpy as np
 
     images = np.zeros((len(paths), *captioner.image_size, 3), np.uint8)
     failures: dict[str, str] = {}  # by the image's number, a string as JSON wants it
-    for row in captioner.rows(len(paths)):
+    for row, job in jobs.items():
         try:
-            images[row] = load_image(paths[row], captioner.image_size)
+            images[row] = job.result()
         except UserError as error:
             failures[str(row)] = printable(str(error))
+    return paths, images, failures
+
+
+def _caption(
+    captioner: "Captioner",
+    paths: Sequence[str],
+    images: "np.ndarray",
+    failures: Mapping[str, str],
+    prompt: str,
+    progress: "Progress",
+    page: "NoPage",
+) -> Iterator[dict]:
+    """Captions a batch of which each process has read its own share."""
+    from simvlm_jax import hosts
+
     found = {row: s for part in hosts.gather("images", failures) for row, s in part.items()}
     for _, sentence in sorted(found.items(), key=lambda item: int(item[0])):
         progress.fail(sentence)
@@ -155,11 +217,6 @@ def _files(path: str) -> Iterator[str]:
                 yield os.path.join(folder, name)
 
 
-def _batches(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(paths), size):
-        yield paths[start : start + size]
-
-
 def printable(name: str) -> str:
     """Replaces what is no UTF-8 in a file's name, which could not be written."""
     return os.fsencode(name).decode("utf-8", "replace")
@@ -174,16 +231,27 @@ def _open(output: str | None) -> Iterator[TextIO]:
         yield file
 
 
-class _Progress:
-    """One line on stderr, overwritten as images are done; nothing where nobody watches."""
+class Progress:
+    """One line on stderr, overwritten as images are done; nothing where nobody watches.
+
+    Attributes:
+        failed: How many images could not be read so far.
+    """
 
     def __init__(self, total: int, tells: bool) -> None:
+        """Starts to count.
+
+        Args:
+            total: How many images there are.
+            tells: Whether this process says anything.
+        """
         self.failed, self._tells = 0, tells
         self._done, self._total = 0, total
         self._start = time.monotonic()
         self._line = ""
 
     def show(self, count: int) -> None:
+        """Counts images that are done, and tells."""
         self._done += count
         if not (self._tells and sys.stderr.isatty()):
             return
@@ -196,6 +264,7 @@ class _Progress:
         self._line = line
 
     def fail(self, sentence: str) -> None:
+        """Counts an image that cannot be read, and says why."""
         self.failed += 1
         if not self._tells:
             return

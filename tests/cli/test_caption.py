@@ -3,6 +3,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -80,6 +82,44 @@ def test_batches_of_any_size_give_the_same_lines(opened, pictures, capsys):
     for other in outputs[1:]:
         for left, right in zip(outputs[0], other, strict=True):
             assert left == right | {"score": pytest.approx(right["score"], abs=2e-4)}
+
+
+def test_images_are_read_ahead_and_not_without_end(opened, captioner, pictures, monkeypatch):
+    for number in range(20):
+        shutil.copy("b.png", f"more{number:02}.png")
+    read, seen = [], []
+
+    def slow_caption(images, prompt):
+        time.sleep(0.1)  # all that may be read ahead has time to be
+        seen.append(len(read))
+        return [("text", 0.0)] * len(images)
+
+    def reading(path, size):
+        read.append(path)
+        return load_image(path, size)
+
+    monkeypatch.setattr(captioner, "caption", slow_caption)
+    monkeypatch.setattr("simvlm_jax.data.pillow_images.load_image", reading)
+    assert main(["caption", "--model_dir=run", "--batch_size=2", "--output=o", "more*.png"]) == 0
+    ahead = [count - 2 * batch for batch, count in enumerate(seen, 1)]
+    assert ahead == [4] * 8 + [2, 0]  # two batches, until there are no more
+    assert [line["image"] for line in lines_of((pictures / "o").read_text())] == [
+        f"more{number:02}.png" for number in range(20)
+    ]
+
+
+def test_a_failure_of_the_model_ends_the_reading(opened, captioner, pictures, monkeypatch):
+    for number in range(20):
+        shutil.copy("b.png", f"more{number:02}.png")
+
+    def fail(images, prompt):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(captioner, "caption", fail)
+    before = threading.active_count()
+    with pytest.raises(MemoryError):
+        main(["caption", "--model_dir=run", "--batch_size=2", "--output=o", "more*.png"])
+    assert threading.active_count() == before
 
 
 def test_options_reach_the_captioner(opened, captioner, pictures, capsys, monkeypatch):
