@@ -33,6 +33,7 @@ def made(tmp_path_factory):
             (8, "train2014", "restval", ["blue"], picture(95)),
             (9, "val2014", "val", ["green"], drawing("green", "circle")),
             (10, "train2014", "train", ["gone"], b""),
+            (11, "train2014", "train", ["again"], drawing("red", "circle")),
         ],
     )
     write_nocaps(
@@ -112,7 +113,7 @@ def test_the_verb_prints_findings_and_exits_with_0(folder, capsys):
 def test_a_record_that_cannot_be_read_does_not_end_the_search(folder):
     content = json.loads((folder / "coco_captions" / "dataset_coco.json").read_text())
     before = json.dumps(content)
-    del content["images"][0]["cocoid"]
+    del content["images"][0]["cocoid"], content["images"][-1]["cocoid"]
     (folder / "coco_captions" / "dataset_coco.json").write_text(json.dumps(content))
     (found,) = find_overlaps([TRAIN], [VAL])
     assert found.counts == {"images": 0, "looks": 0, "texts": 1}

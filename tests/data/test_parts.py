@@ -1,13 +1,20 @@
+import functools
+
 import numpy as np
 import pytest
+import seqio
 import simvlm_jax.tasks  # noqa: F401  registers the tasks
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simvlm_jax.data.features import task_features
 from simvlm_jax.data.parts import part_of
+from simvlm_jax.data.preprocessors import from_record, prefix_lm
+from simvlm_jax.data.sources import TextSource
 from simvlm_jax.data.sources.base import Records
 from simvlm_jax.data.streams import GroupStream
 from simvlm_jax.data.task_examples import TaskExamples
+from simvlm_jax.data.vocabulary import default_vocabulary
 from simvlm_jax.errors import UserError
 
 PAIR = {"image": 1, "example_seed": 2, "inputs": 16, "targets": 24}
@@ -91,7 +98,7 @@ def test_a_stream_shows_the_part_alone(data_folder):
         stream(fractions={"coco_captions": 0.01})
 
 
-def test_examples_of_a_part_are_what_they_are_in_the_whole(data_folder):
+def test_examples_of_a_part_are_what_they_are_in_the_whole(data_folder, tmp_path):
     def made(examples, indices):
         into = {
             name: np.zeros((len(indices), *shape), dtype)
@@ -100,7 +107,17 @@ def test_examples_of_a_part_are_what_they_are_in_the_whole(data_folder):
         examples.read(np.array(indices), np.full(len(indices), 3), into)
         return into
 
-    whole, part = (TaskExamples("documents_prefix_lm", "train", TEXT, (8, 8), 7) for _ in "ab")
+    # Records without an id of their own: theirs is the place in the whole.
+    text = "".join(f"red circle {i} green square {i} blue\n" for i in range(40))
+    (tmp_path / "lines.txt").write_text(text)
+    seqio.TaskRegistry.add(
+        "lines",
+        source=TextSource("lines", {"train": str(tmp_path / "lines.txt")}),
+        preprocessors=[functools.partial(from_record, targets="{text}"), prefix_lm],
+        output_features=task_features(default_vocabulary(), image=False),
+    )
+    whole, part = (TaskExamples("lines", "train", TEXT, (8, 8), 7) for _ in "ab")
+    seqio.TaskRegistry.remove("lines")
     part.keep_part(0.5, 0)
     chosen = part._records.whole_indices(np.arange(len(part)))
     one, other = made(part, np.arange(len(part))), made(whole, chosen)

@@ -1,7 +1,7 @@
 """Answers in normal form, by examples worked out by hand from the official evaluation's rules.
 
-(The official code itself, GT-Vision-Lab/VQA, has no licence to be copied here as a whole; run
-beside it, the two agreed on 200,000 random strings of its own words, signs and letters.)
+(Run beside GT-Vision-Lab/VQA's own vqaEval.py, which is not copied here, the two agreed on 200,000
+random strings of its words, signs and letters.)
 """
 
 import itertools
