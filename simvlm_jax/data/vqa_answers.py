@@ -15,9 +15,10 @@ from simvlm_jax.errors import UserError
 LEAST = 9  # occurrences of an answer that is a class
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 # Quirk: meant to spare the points of numbers, it spares those before a digit; and the flag
-# re.UNICODE stands where a count is expected, so that no more than 32 points go.
-_POINT, _MOST_POINTS = re.compile(r"\.(?!\d)"), 32
-_THOUSANDS = re.compile(r"\d,\d")
+# re.UNICODE stands where a count is expected, so that no more than 32 points go. Its digits are
+# those of Python 2, the ten of ASCII.
+_POINT, _MOST_POINTS = re.compile(r"\.(?![0-9])"), 32
+_THOUSANDS = re.compile(r"[0-9],[0-9]")
 NUMBERS = {
     word: str(number)
     for number, word in enumerate(

@@ -1,89 +1,24 @@
 """VQA accuracy as the official evaluation counts it (visualqa.org; GT-Vision-Lab/VQA).
 
-Its normalisation has quirks that decide points, so they are kept: see `normalize_answer`.
+Its normalisation has quirks that decide points, so they are kept: see `data.vqa_answers`.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from simvlm_jax.data.vqa_answers import normalize_answer
 from simvlm_jax.errors import UserError
 
 FULL_MARKS = 3  # so many people of the others, or more, and an answer is wholly right
 LEAST_ANSWERS = FULL_MARKS + 1  # one is left out in turn
-PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # every sign but the full stop, the apostrophe and a few
-# The official code is of Python 2, whose \d knows the ten ASCII digits only.
-COMMA_IN_NUMBER = re.compile(r"[0-9],[0-9]")
-FULL_STOP = re.compile(r"\.(?![0-9])")
-MOST_FULL_STOPS = 32  # the official code hands a flag (re.UNICODE) where sub() takes a count
-ARTICLES = frozenset({"a", "an", "the"})
-NUMBER_WORDS = "none zero one two three four five six seven eight nine ten".split()
-DIGITS = dict(zip(NUMBER_WORDS, [0, *range(11)], strict=True))
-# Words that lost their apostrophe: each gets it back where it stands here. The official table has
-# capitalised entries too ("Im", "Ive", "Id've"); no lower-cased word ever meets them.
-CONTRACTED = """
-ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd how'd how'll
-how's isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't
-shan't should've shouldn't somebody'll somebody's someone'd someone'll someone's something'd
-something'll that's there'd there're there's they'd they'll they're they've 'twas wasn't we've
-weren't what'll what're what's what've when's where'd where's where've who'd who'll who's who've
-why'll why're why's won't would've wouldn't y'all you'd you'll you're you've he's
-""".split()
-# Of two apostrophes either may be lost, of these words not both.
-TWICE_CONTRACTED = """
-couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've
-something'd've there'd've they'd've we'd've who'd've wouldn't've y'all'd've you'd've
-""".split()
-ODD_CONTRACTIONS = {  # what follows no rule, among it what looks like slips of the official table
-    "somebody'd": "somebodyd",
-    "y'allll": "y'all'll",
-    "yall'll": "y'all'll",
-    "ow's'at": "'ow's'at",
-    "'ows'at": "'ow's'at",
-    "'ow'sat": "'ow's'at",
-}
-
-
-def _without_apostrophe(word: str, number: int) -> str:
-    """The word without its apostrophe of that number: ("he'd've", 1) gives "he'dve"."""
-    pieces = word.split("'")
-    pieces[number : number + 2] = [pieces[number] + pieces[number + 1]]
-    return "'".join(pieces)
-
-
-CONTRACTIONS = {
-    **{word.replace("'", ""): word for word in CONTRACTED},
-    **{_without_apostrophe(w, n): w for w in TWICE_CONTRACTED for n in range(w.count("'"))},
-    **ODD_CONTRACTIONS,
-}
 
 
 def strip_answer(text: str) -> str:
     """What the official code does to every answer: line ends and tabs are blanks, ends go."""
     return text.replace("\n", " ").replace("\t", " ").strip()
-
-
-def normalize_answer(text: str) -> str:
-    """Punctuation, then case, number words, articles and apostrophes; as the official code does.
-
-    A sign that stands beside a blank somewhere in the answer is deleted everywhere in it, any
-    other becomes a blank; but if a comma between digits stands anywhere, all signs are deleted.
-    Of the full stops, the first 32 that no digit follows go. "none" is 0.
-
-    Examples: "The cats-and-dogs." gives "cats and dogs"; "black - white-ish" gives
-    "black whiteish"; "1,000 left/right" gives "1000 leftright"; "dont" gives "don't".
-    """
-    signs_go = bool(COMMA_IN_NUMBER.search(text))
-    cleaned = text
-    for sign in PUNCTUATION:
-        goes = signs_go or f"{sign} " in text or f" {sign}" in text
-        cleaned = cleaned.replace(sign, "" if goes else " ")
-    cleaned = FULL_STOP.sub("", cleaned, count=MOST_FULL_STOPS)
-    words = (str(DIGITS.get(word, word)) for word in cleaned.lower().split())
-    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
 def answer_accuracy(prediction: str, answers: Sequence[str]) -> float:

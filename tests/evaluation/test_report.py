@@ -125,7 +125,7 @@ def test_a_control_stands_beside_its_metric(write):
         "steps": np.int64(4000),
     }
     page, _ = write(metrics=metrics)
-    names = ["Metric", "model", "images shuffled", "without image", "most frequent caption"]
+    names = ["Metric", "model", "images shuffled", "without image", "most frequent answer"]
     assert page.rows == [
         names,
         ["variants"],
