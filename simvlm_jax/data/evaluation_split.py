@@ -63,9 +63,9 @@ class EvaluationSplit:
         """Each example's fields but for images: ids, texts, lists of texts."""
         return evaluation_examples(self._task, self._split)
 
-    def images(self, numbers: Sequence[int]) -> np.ndarray:
-        """The (first) images of some examples, uint8 [n, H, W, 3]."""
-        return self._made(np.asarray(numbers, np.int64))[0]["image"]
+    def examples(self, numbers: Sequence[int]) -> Arrays:
+        """Arrays [n, ...] of some examples."""
+        return self._made(np.asarray(numbers, np.int64))[0]
 
     def batches(
         self, size: int, rows: np.ndarray, images_of: np.ndarray | None = None

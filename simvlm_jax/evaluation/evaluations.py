@@ -19,12 +19,14 @@ from simvlm_jax.evaluation.fields import Record, every, first
 from simvlm_jax.evaluation.predictor import Inputs, Predictor
 from simvlm_jax.evaluation.report import Sample
 from simvlm_jax.evaluation.ways import Generate, Way
+from simvlm_jax.pages.attention import Looked
 
 Scorer = Callable[[Sequence[str], Sequence[Record]], Mapping[str, float | str]]
 Submit = Callable[[Path, Sequence[str], Sequence[Record]], Path]
 SHUFFLED, MASKED, WITHOUT = "shuffled", "masked", "without_image"
 CONTROLS = (SHUFFLED, MASKED, WITHOUT, "most_frequent")
 MOST_TRAINING_TEXTS = 100_000  # read for the most frequent answer
+MOST_LOOKED = 12  # samples whose attention is shown
 LEAST_GAP = 0.01  # nats a token between right and shuffled images, for a model that looks at them
 
 
@@ -34,21 +36,23 @@ class Result:
 
     Attributes:
       metrics: numbers and texts; controls have the name of their metric with a suffix.
-      samples: for the report.
       model_dir: of the run that answered.
       step: of its checkpoint.
       records: the examples' fields, in order.
       answers: a text for each.
       submit: writes the file that a server judges, or None.
+      samples: for the report.
+      looked: likewise, with where the decoder looked in the image.
     """
 
     metrics: dict[str, float | str]
-    samples: list[Sample]
     model_dir: Path
     step: int
     records: Sequence[Record]
     answers: Sequence[str]
     submit: Submit | None = None
+    samples: Sequence[Sample] = ()
+    looked: Sequence[Looked] = ()
 
 
 class Evaluation(Protocol):
@@ -127,8 +131,8 @@ class TaskEvaluation:
         for control in self.controls:
             metrics |= self._control(control, predictor, split, records)
         metrics |= blindness(metrics)
-        samples = self._samples(split, predictor, records, answers, scores)
-        return Result(metrics, samples, folder, predictor.step, records, answers, self.submit)
+        result = Result(metrics, folder, predictor.step, records, answers, self.submit)
+        return self._shown(predictor, split, result, scores)
 
     def _named(self, record: Record) -> Record:
         """The record with the name of its class in place of the id."""
@@ -171,30 +175,43 @@ class TaskEvaluation:
         training = [self._named(record) for record in found]
         return most_frequent_answers(training, records, self.reference, self.guess_by)
 
-    def _samples(
-        self,
-        split: EvaluationSplit,
-        predictor: Predictor,
-        records: Sequence[Record],
-        answers: Sequence[str],
-        scores: np.ndarray,
-    ) -> list[Sample]:
-        """At most `samples`, spread evenly over the split: nobody picked the good ones."""
-        wanted, count = min(self.samples, len(records)), len(records)
-        chosen = [i * count // wanted for i in range(wanted)]
-        images = split.images(chosen) if split.has_image else [None] * wanted
-        return [
+    def _shown(
+        self, predictor: Predictor, split: EvaluationSplit, result: Result, scores: np.ndarray
+    ) -> Result:
+        """The result with at most `samples` samples, and where the decoder looked in some."""
+        chosen = spread(len(result.records), self.samples)
+        arrays = split.examples(chosen)
+        images = arrays.get("image", [None] * len(chosen))
+        samples = [
             Sample(
                 b"" if image is None else image_png(image),
                 self.name,
-                str(records[i].get(self.question, "")) if self.question else "",
-                answers[i],
-                first(records[i], self.reference),
-                answers[i] in every(records[i], self.reference),
+                str(result.records[i].get(self.question, "")) if self.question else "",
+                result.answers[i],
+                first(result.records[i], self.reference),
+                result.answers[i] in every(result.records[i], self.reference),
                 float(scores[i]),
             )
             for i, image in zip(chosen, images, strict=True)
         ]
+        if not (split.has_image and isinstance(self.way, Generate)):
+            return dataclasses.replace(result, samples=samples)
+        some = [chosen[i] for i in spread(len(chosen), MOST_LOOKED)]
+        arrays = split.examples(some)
+        looked = [
+            Looked(f"{self.name} {i}", image, result.answers[i], float(scores[i]), words)
+            for i, image, words in zip(some, arrays["image"], predictor.look(arrays), strict=True)
+        ]
+        return dataclasses.replace(result, samples=samples, looked=looked)
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Numbers below `count`, at most `wanted`, spread evenly: nobody picked the good ones.
+
+    Example: of 10, 4 are 0, 2, 5, 7.
+    """
+    wanted = min(wanted, count)
+    return [i * count // wanted for i in range(wanted)]
 
 
 def blindness(metrics: Mapping[str, Any]) -> dict[str, str]:

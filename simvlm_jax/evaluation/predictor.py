@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from simvlm_jax.attention_maps import attention_maps, word_maps
 from simvlm_jax.data.evaluation_split import IMAGES, EvaluationSplit
+from simvlm_jax.data.pieces import words_of
 from simvlm_jax.data.vocabulary import EOS_ID, default_vocabulary
 from simvlm_jax.kinds import open_model
 from simvlm_jax.sharing import Replicas, copied_everywhere
@@ -79,6 +81,7 @@ class Predictor:
         self._evaluate = Replicas(self.model.eval_fn, params)
         if hasattr(self.model, "score_batch"):  # a classifier scores no texts
             self._score = Replicas(self.model.score_batch, params)
+            self._maps = Replicas(self._attention, params)
         self.batch_size = self._predict.padded(batch_size)
 
     def open(self, task: str, split: str, lengths: Mapping[str, int]) -> EvaluationSplit:
@@ -93,6 +96,24 @@ class Predictor:
             scores.append(aux["scores"][:count])
         return texts, np.concatenate(scores)
 
+    def look(self, arrays: Arrays) -> list[list[tuple[str, np.ndarray]]]:
+        """Where the decoder looked for each word of some examples that it answers anew.
+
+        Args:
+          arrays: their features [n, ...], with images.
+
+        Returns:
+          For each, its words with their maps float32 [rows, columns], see `attention_maps`.
+        """
+        tokens, _ = self._predict(arrays)
+        count = len(arrays["image"])
+        maps = self._maps(arrays | {"tokens": tokens[:count]})
+        words = default_vocabulary().tokenizer
+        return [
+            word_maps(of_one, words_of(ids.tolist(), words, EOS_ID))
+            for ids, of_one in zip(tokens[:count], maps[:count], strict=True)
+        ]
+
     def classify(self, inputs: Inputs) -> np.ndarray:
         """A classifier's logits, float32 [N, C]."""
         made = self._over(self._predict, inputs)
@@ -106,6 +127,12 @@ class Predictor:
         """The mean of the model's own loss over the split, in nats a token or an example."""
         parts = [metrics["loss"] for (_, metrics), _ in self._over(self._evaluate, inputs)]
         return float(sum(m.total for m in parts) / sum(m.count for m in parts))
+
+    def _attention(self, params: Any, batch: Arrays) -> Any:
+        """`attention_maps` of a batch with its generated tokens."""
+        batch = dict(batch)
+        tokens = batch.pop("tokens")
+        return attention_maps(self.model, params, batch, tokens)
 
     def _over(self, function: Replicas, inputs: Inputs) -> Iterator[tuple[Any, int]]:
         """The function's results on consecutive batches, with their number of real examples."""

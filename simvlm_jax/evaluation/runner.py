@@ -15,6 +15,7 @@ from simvlm_jax.evaluation.evaluations import Evaluation, Result
 from simvlm_jax.evaluation.provenance import made_with
 from simvlm_jax.evaluation.report import write_report
 from simvlm_jax.json_files import LARGEST, object_lines, read_bounded, read_object
+from simvlm_jax.pages.attention import attention_page
 from simvlm_jax.pages.charts import Points
 from simvlm_jax.training import t5x_format
 from simvlm_jax.training.fingerprint import code_digest
@@ -23,7 +24,7 @@ from simvlm_jax.training.pretrained import require_same_vocabulary
 from simvlm_jax.training.reading import checkpoints_folder, saved_steps
 
 BEGAN = time.monotonic()
-REPORT = Path("report", "index.html")
+REPORT, ATTENTION = Path("report", "index.html"), Path("report", "attention.html")
 NOT_SHOWN = ("fingerprint", "made_with")
 
 
@@ -36,8 +37,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates, unless this very checkpoint was evaluated with these settings before.
 
-    Of several processes all call it; the first one writes: metrics.json, report/index.html, and
-    answers/SECTION.jsonl with a line for each example.
+    Of several processes all call it; the first one writes: metrics.json, report/index.html,
+    report/attention.html where the model wrote texts about images, and answers/SECTION.jsonl with
+    a line for each example.
 
     Args:
       model_dir: the run's folder.
@@ -87,6 +89,9 @@ def _write(
     shown = {name: value for name, value in metrics.items() if name not in NOT_SHOWN}
     samples = [sample for result in results.values() for sample in result.samples]
     write_report(output / REPORT, "SimVLM", shown, _curves(model_dir), samples)
+    if looked := [one for result in results.values() for one in result.looked]:
+        page = attention_page("Where the decoder looked", looked, len(looked))
+        write_atomic(output / ATTENTION, page.encode())
     (output / "answers").mkdir(exist_ok=True)
     for name, result in results.items():
         lines = [

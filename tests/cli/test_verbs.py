@@ -127,6 +127,8 @@ def test_the_report_holds_the_images_and_the_curves(folders, metrics):
     page = (folders[1] / "report" / "index.html").read_text()
     assert page.count("data:image/png;base64,") >= metrics["variants"]["examples"]
     assert "<svg" in page and "translation" in page
+    look = (folders[1] / "report" / "attention.html").read_text()
+    assert look.count('class="panel look"') == 7 + 6 + 7  # all of the three small splits
 
 
 def test_the_loss_is_that_of_a_plain_computation(folders, metrics):
