@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -21,7 +22,16 @@ SPICE_PARSER = "spice/lib/stanford-corenlp-3.6.0.jar"
 
 def why_no_meteor() -> str:
     """One sentence that says why METEOR cannot be had here; "" if it can."""
-    return "" if shutil.which("java") else NO_JAVA.format("METEOR")
+    if not shutil.which("java"):
+        return NO_JAVA.format("METEOR")
+    found = importlib.util.find_spec("pycocoevalcap")
+    folder = (found.submodule_search_locations or [""])[0] if found else ""
+    if quote(folder) == folder:
+        return ""
+    return (
+        f"METEOR's program finds its data in no folder whose path has a blank or another special "
+        f"sign, such as {folder}: install pycocoevalcap elsewhere."
+    )
 
 
 def why_no_spice() -> str:
@@ -111,23 +121,27 @@ def _run(
     name: str, scorer: Callable, predictions: Sequence[str], references: References
 ) -> tuple[float, list]:
     wanted, given = (_encodable(texts) for texts in cut(predictions, references))
-    program = None
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             program = scorer()
+            program.lock = NeverLocked()
             return program.compute_score(wanted, given)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        # METEOR's class keeps its lock when it fails, and would wait for it when it is deleted.
-        lock = getattr(program, "lock", None)
-        if lock is not None and lock.locked():
-            lock.release()
-            with contextlib.suppress(OSError):
-                program.meteor_p.stdin.close()
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"The Java program of {name} failed ({reason}); try `java -version`, and a Java 8 "
             "runtime with 2 GB of memory for METEOR and 8 GB for SPICE."
         ) from None
+
+
+class NeverLocked:
+    """In place of the lock that METEOR's class keeps for ever once its program fails."""
+
+    def acquire(self) -> None:
+        """Does not wait."""
+
+    def release(self) -> None:
+        """Has nothing to undo."""
 
 
 def _encodable(captions: Cut) -> Cut:

@@ -1,7 +1,7 @@
 import contextlib
 import importlib
 import io
-import shutil
+import types
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from simvlm_jax.evaluation.java_captions import (
 )
 
 with_java = pytest.mark.skipif(
-    shutil.which("java") is None, reason="no java here: COCO's own evaluation could not be run"
+    bool(why_no_meteor()), reason=f"COCO's own evaluation could not be run: {why_no_meteor()}"
 )
 WORDS = "a the man's woman dog isn't riding can't t-shirt (red) $5.00 10% U.S. grey , . 2nd".split()
 
@@ -39,7 +39,9 @@ def made_captions(count, seed=0):
 @pytest.fixture(scope="module")
 def program():
     """One METEOR for all tests: it reads its paraphrases for seconds when it starts."""
-    return pytest.importorskip("pycocoevalcap.meteor.meteor").Meteor()
+    made = pytest.importorskip("pycocoevalcap.meteor.meteor").Meteor()
+    made.lock = java_captions.NeverLocked()  # else a test that fails makes the next one wait
+    return made
 
 
 @pytest.fixture
@@ -112,10 +114,20 @@ def test_without_java_there_is_one_sentence_each(monkeypatch):
 def test_spice_downloads_nothing_unasked(monkeypatch):
     monkeypatch.setattr(java_captions.shutil, "which", lambda name: "/usr/bin/java")
     monkeypatch.setattr(java_captions, "SPICE_PARSER", "spice/lib/absent.jar")
+    monkeypatch.setattr(java_captions, "quote", str)  # wherever the tests are run
     assert why_no_meteor() == ""
     assert "has to be downloaded once" in why_no_spice()
     with pytest.raises(UserError, match="get_stanford_models"):
         spice_scores(["a dog"], ["a dog"])
+
+
+def test_a_folder_in_which_meteor_would_not_find_its_data_is_named(monkeypatch):
+    found = types.SimpleNamespace(submodule_search_locations=["/my files/pycocoevalcap"])
+    monkeypatch.setattr(java_captions.shutil, "which", lambda name: "/usr/bin/java")
+    monkeypatch.setattr(java_captions.importlib.util, "find_spec", lambda name: found)
+    assert "such as /my files/pycocoevalcap" in why_no_meteor()
+    found.submodule_search_locations = ["/files/pycocoevalcap"]
+    assert why_no_meteor() == ""
 
 
 def test_a_java_program_that_fails_is_a_sentence(monkeypatch, tmp_path):
@@ -123,5 +135,6 @@ def test_a_java_program_that_fails_is_a_sentence(monkeypatch, tmp_path):
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(java_captions, "quote", str)
     with pytest.raises(UserError, match="The Java program of METEOR failed"):
         meteor_scores(["a dog"], ["a dog"])
