@@ -27,7 +27,10 @@ def test_a_task(data_folder, capsys):
     [
         ([], "either --input or --task"),
         (["--input=a", "--task=b"], "either --input or --task"),
-        (["--task=nothing"], "no task 'nothing'; there are coco_captions, documents_lm"),
+        (
+            ["--task=nothing"],
+            "no task 'nothing'; there are ablation_clean_lm, ablation_clean_prefix_lm",
+        ),
         (["--task=openmoji_lm", "--split=test"], "no split 'test'"),
         (["--input=nowhere"], "nothing at --input="),
     ],
