@@ -39,7 +39,13 @@ RUNS = {
         ("fsdp+tensor",),
     ),
     "classifier": (
-        {"conv_layers": (), "image_size": (8, 12), "patch_size": 4, "encoder_layers": 1, "decoder_layers": 1},
+        {
+            "conv_layers": (),
+            "image_size": (8, 12),
+            "patch_size": 4,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+        },
         ("data", "fsdp", "tensor", "fsdp+tensor"),
     ),
 }
