@@ -93,13 +93,6 @@ class PrefixLMModel(NetworkModel):
         settings = {**decoding.checked_settings(settings), **decoding_options}
         return cls(SimVLMConfig.from_json(network), prompt=prompt, **settings)
 
-    @property
-    def FEATURE_CONVERTER_CLS(self):  # noqa: N802 - the name is T5X's
-        """The seqio feature converter for this image size; imports TensorFlow when asked for."""
-        from simvlm_jax.data.features import SimVLMFeatureConverter
-
-        return functools.partial(SimVLMFeatureConverter, image_size=self.config.image_size)
-
     def _logits(
         self, params, streams: Sequence[Batch], dropout_rng: jax.Array | None
     ) -> list[jax.Array]:

@@ -5,6 +5,7 @@ T5X calls these methods on whatever object a gin file names; nothing here import
 Dimension letters: G groups, M examples of one kind in a group, B = G * M examples.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,13 @@ class NetworkModel:
         """Keeps the parts."""
         self.config, self.network = network.config, network
         self.nominal_batch_size, self.optimizer_def = nominal_batch_size, optimizer_def
+
+    @property
+    def FEATURE_CONVERTER_CLS(self):  # noqa: N802 - the name is T5X's
+        """The seqio feature converter for this image size; imports TensorFlow when asked for."""
+        from simvlm_jax.data.features import SimVLMFeatureConverter
+
+        return functools.partial(SimVLMFeatureConverter, image_size=self.config.image_size)
 
     def get_initial_variables(
         self,

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.ndimage
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.networks import FAMILIES, flat, forward, parameters
@@ -31,6 +31,8 @@ sizes = st.sampled_from([(1, 3), (2, 2), (4, 3), (5, 7)])
 
 @settings(deadline=None, max_examples=12)
 @given(sizes, sizes, st.integers(0, 99))
+@example((14, 14), (30, 30), 0)  # positions and offsets of 224 pixels at 480
+@example((27, 27), (59, 59), 0)
 def test_interpolation_equals_scipys(old, new, seed):
     table = np.random.default_rng(seed).standard_normal(old, np.float32)
     result = resize_grid(table, new)

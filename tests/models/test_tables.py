@@ -7,7 +7,7 @@ import pytest
 from golden.write import FOLDER, NETWORKS, configuration_of
 from models.networks import flat
 from simvlm_jax.models.tables import parameter_rows, parameter_table, part_totals
-from simvlm_jax.testing import random_parameters, tiny_config
+from simvlm_jax.testing import random_parameters, tiny_classifier, tiny_config
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +115,14 @@ def test_columns_are_aligned():
     rows, parts = lines[: lines.index("")], lines[lines.index("") + 1 :]
     assert len({len(line) for line in rows}) == len({len(line) for line in parts}) == 1
     assert np.all([line == line.rstrip() for line in lines])
+
+
+def test_a_classifier_s_table_has_its_head_and_the_trunk_as_it_is():
+    model = tiny_classifier(classes=7, images=2)
+    lines = parameter_table(model.config, model.network).splitlines()
+    plain = parameter_table(model.config).splitlines()
+    words = [line.split() for line in lines]
+    assert ["classifier/kernel", "32", "x", "7", "mlp,", "classes", "224"] in words
+    assert ["classifier/bias", "7", "classes", "7"] in words and ["classifier", "231"] in words
+    others = [line for line in words if line and not line[0].startswith(("classifier", "total"))]
+    assert others == [line.split() for line in plain if line and not line.startswith("total")]

@@ -139,7 +139,7 @@ def test_finetuning_may_add_dropout_depth_and_a_larger_image(run, capsys):
         ({"conv_layers": (1, 1)}, "has no image_embedding/.*, which the model has"),
         (
             {"encoder_style": "t5"},
-            r"has no encoder/scanned/mlp/gate/kernel, which the model has \(and",
+            r"has no encoder/scanned/mlp/gate/kernel, which the model",
         ),
         ({"decoder_layers": 2}, r"has decoder/scanned/\S+ of shape \(1, 16\), and the model \(2"),
         ({"conv_layers": (), "patch_size": 16}, "is of another network: it has"),
