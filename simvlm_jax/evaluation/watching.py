@@ -27,8 +27,8 @@ def watch(
 ) -> dict[str, Any]:
     """Evaluates every checkpoint of a run that trains, until its last one, the oldest first.
 
-    Results stand in MODEL_DIR/evaluations/STEP; those that are there are not made again. Of
-    several processes all call it. A checkpoint that the run has deleted meanwhile is left out.
+    Results stand in MODEL_DIR/evaluations/STEP. Of several processes all call it. The run has to
+    keep its checkpoints (`keeping.KeepRules.newest`), as finetune/common.gin lets it.
 
     Args:
       model_dir: the run's folder.
@@ -40,7 +40,7 @@ def watch(
       What best.json in the run's folder says: "step", "metric", "value", and "values" by step.
 
     Raises:
-      UserError: there is no such metric, or no run in the folder.
+      UserError: there is no such metric, no run in the folder, or a checkpoint was deleted.
     """
     folder, values, told = Path(model_dir), {}, False
     while True:
